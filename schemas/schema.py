@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,8 @@ from schemas.untrusted import once
 from schemas.valid import require_valid
 
 _METADATA_KEY = b"quiver.schema"
+_WIDER = {pa.float16(): pa.float32()}
+"""Types whose numbers are read as those of another one, which has all of them."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,14 @@ class Schema:
         return Schema(name, version, self.columns, self.key if key is None else key)
 
     def requires(self, needed: Schema, who: str) -> None:
-        """Raise `DataError` listing every column of `needed` that these rows lack or hold with another type."""
+        """Raise `DataError` listing every column of `needed` that these rows lack or hold with another type, numbers of
+        float16 aside, which are read as those of float32 that they are.
+        """
         faults = []
         for column in needed.columns:
             if column.name not in self:
                 faults.append(f"no column {column.name}: {column.type}")
-            elif not same_type(self[column.name].type, column.type):
+            elif not reads_as(self[column.name].type, column.type):
                 faults.append(f"{column.name} is {self[column.name].type}, needed {column.type}")
             elif self[column.name].nullable and not column.nullable:
                 faults.append(f"{column.name} may be null")
@@ -272,22 +277,38 @@ def common(schemas: Iterable[Schema]) -> Schema:
     return Schema(first.name, first.version, tuple(columns), first.key if set(first.key) <= names else ())
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """`kind` with large and view variants made plain, at every level; nested nullability is ignored."""
+def _plain(kind: pa.DataType, numbers: Mapping[pa.DataType, pa.DataType] = MappingProxyType({})) -> pa.DataType:
+    """`kind` with large and view variants made plain, and those of `numbers` by others, at every level; nested
+    nullability is ignored.
+    """
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
         return pa.binary()
     if pa.types.is_large_list(kind) or pa.types.is_list(kind) or pa.types.is_list_view(kind):
-        return pa.list_(_plain(kind.value_type))
+        return pa.list_(_plain(kind.value_type, numbers))
     if pa.types.is_struct(kind):
-        return pa.struct([(field.name, _plain(field.type)) for field in kind])
-    return kind
+        return pa.struct([(field.name, _plain(field.type, numbers)) for field in kind])
+    return numbers.get(kind, kind)
+
+
+def widened(arrow: pa.Schema) -> pa.Schema:
+    """`arrow` with float32 for float16 at every level, for readers without it; the same object where there is none."""
+    fields = [
+        field if (kind := _plain(field.type, _WIDER)) == _plain(field.type) else field.with_type(kind)
+        for field in arrow
+    ]
+    return arrow if fields == [*arrow] else pa.schema(fields, metadata=arrow.metadata)
 
 
 def same_type(one: pa.DataType, other: pa.DataType) -> bool:
     """Whether two types differ at most in large or view variants and in the names of list items."""
     return bool(_plain(one) == _plain(other))
+
+
+def reads_as(kind: pa.DataType, needed: pa.DataType) -> bool:
+    """Whether columns of `kind` are read where `needed` is asked for: the same type, or with float16 for float32."""
+    return same_type(kind, needed) or same_type(_plain(kind, _WIDER), needed)
 
 
 def _cast(values: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

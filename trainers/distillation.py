@@ -47,10 +47,10 @@ class Settings:
 
 def distilled(settings: Settings, logits_TK: Tensor, student: ModelOutputs, rows: Rows) -> Loss:
     """The loss where `logits_TK` are those of the student that stand against the teacher's log-probabilities. A token
-    of which these are all 0, as no distribution is, has no teacher (`label.across`): the cross-entropy alone counts.
+    of which these are all 0, as no distribution is, has no teacher (`label.across`): the cross-entropy alone counts,
+    and no figure of the teacher's does.
     """
-    mask_T = rows["loss_mask"].float()
-    taught_T = (rows["teacher_logprobs"] != 0).any(-1)
+    mask_T, taught_T = rows["loss_mask"].float(), is_taught(rows)
     teacher_TK = (settings.teacher_scale * rows["teacher_logprobs"]).log_softmax(-1)
     student_TK = (settings.student_scale * logits_TK).log_softmax(-1)
     kl_T = _divergence(settings, teacher_TK, student_TK) * taught_T
@@ -58,8 +58,14 @@ def distilled(settings: Settings, logits_TK: Tensor, student: ModelOutputs, rows
     values_T = settings.kd_weight * kl_T
     if settings.sft_weight:
         values_T = values_T + settings.sft_weight * sft_T
-    metrics = {name: sum_count(figure_T, mask_T) for name, figure_T in zip(METRICS, (kl_T, sft_T), strict=True)}
+    counted = ((kl_T, mask_T * taught_T), (sft_T, mask_T))
+    metrics = {name: sum_count(*figure) for name, figure in zip(METRICS, counted, strict=True)}
     return Loss(values=values_T, weights=mask_T, metrics=metrics)
+
+
+def is_taught(rows: Rows) -> Tensor:
+    """Of every token [T] whether a teacher says something of it."""
+    return (rows["teacher_logprobs"] != 0).any(-1)
 
 
 def _divergence(settings: Settings, teacher_TK: Tensor, student_TK: Tensor) -> Tensor:

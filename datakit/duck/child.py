@@ -27,6 +27,7 @@ import pyarrow as pa
 from datakit.duck.session import CONFIG, LOCKS
 from schemas.errors import DataError, QuiverError, StorageError, printable
 from schemas.process import interpreter
+from schemas.schema import widened
 from schemas.store.scratch import Scratch
 
 BATCH_ROWS = 8192
@@ -173,9 +174,10 @@ class SqlProcess:
         try:
             child.stdin.write(json.dumps(request).encode() + b"\n")
             for schema, batches in streams:
-                with pa.ipc.new_stream(child.stdin, schema) as writer:
+                read = widened(schema)  # DuckDB knows no float16 of Arrow's
+                with pa.ipc.new_stream(child.stdin, read) as writer:
                     for batch in batches:
-                        writer.write_batch(batch)
+                        writer.write_batch(batch if read is schema else batch.cast(read))
             child.stdin.flush()
         except BrokenPipeError:
             pass  # the reply, or its absence, says why

@@ -25,8 +25,8 @@ class Logprobs(TokenLabel):
 
     `per` token: a list as long as the ids, 0 at the first token, stored as `dtype`. `per` row: their sum over the
     tokens that the mask counts (float64); with the mask column "" all tokens after the first count. A row with a value
-    that is not finite is rejected as `logprobs-not-finite`. Columns of float16 are for other programs: algorithms,
-    operations and queries here read float32.
+    that is not finite is rejected as `logprobs-not-finite`. float16 keeps each value to 1/2048 of itself, down to
+    -65504; it is read wherever float32 is.
     """
 
     name: ClassVar[str] = "label.logprobs"

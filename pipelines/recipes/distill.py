@@ -62,6 +62,11 @@ class Distill(OneShotOfAnswers):
         least=2,  # over one id alone both distributions are the same
         description="likeliest ids of the teacher at every token, 8 bytes each; empty: 100, or as many as models know",
     )
+    top_k_dtype = luigi.ChoiceParameter(
+        choices=["float32", "float16"],
+        default="float32",
+        description="type of the teacher's log-probabilities in rows; float16: 6 bytes for each, to 1/2048 of itself",
+    )
     algorithm = luigi.Parameter(default="kd", description="algorithm over a teacher's likeliest ids")
     learning = learning_over(optim={"lr": 1e-5})
 
@@ -75,10 +80,11 @@ class Distill(OneShotOfAnswers):
         check_top_k(k, (teacher, first), "--top-k %d")
         longest = longest_row(self.max_length, [teacher], "--max-length")
         theirs = Reading(rendering=self.rendering, tokenizer=teacher, max_length=longest)
+        op = TopK(k=k, dtype=self.top_k_dtype)
         rows = {
-            part: taught_across(plan, f"{label}/{part}", TopK(k=k), rows, first, teacher, given.reading, theirs)
+            part: taught_across(plan, f"{label}/{part}", op, rows, first, teacher, given.reading, theirs)
             if self._across
-            else taught(plan, f"{label}/{part}", TopK(k=k), rows, first, teacher, given.reading)
+            else taught(plan, f"{label}/{part}", op, rows, first, teacher, given.reading)
             for part, rows in given.parts.items()
         }
         train, held_out = rows["train"], rows.get("held-out")

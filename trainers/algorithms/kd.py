@@ -20,17 +20,17 @@ from dataclasses import replace
 
 from schemas.rows.tokens import TAUGHT_TOKENS, TOKENS
 from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, TokenColumn, sum_count
-from trainers.distillation import METRICS, Settings, distilled
+from trainers.distillation import METRICS, Settings, distilled, is_taught
 
 
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Divergence and cross-entropy per token [T]; `agreement` is how often the likeliest of the teacher's ids is so for
-    the student, too.
+    the student, too. It and `kd_loss` are means over the tokens that have a teacher.
     """
     student = outputs["input_ids"]
     made = distilled(settings, student.gathered_logits_TK, student, rows)
     same_T = rows["teacher_logprobs"].argmax(-1) == student.gathered_logits_TK.argmax(-1)
-    return replace(made, metrics={**made.metrics, "agreement": sum_count(same_T, rows["loss_mask"])})
+    return replace(made, metrics={**made.metrics, "agreement": sum_count(same_T, rows["loss_mask"] * is_taught(rows))})
 
 
 KD = Algorithm(

@@ -19,7 +19,7 @@ from trainers.distillation import METRICS, Settings, distilled
 
 
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
-    """Divergence by rank and cross-entropy per token [T]."""
+    """Divergence by rank and cross-entropy per token [T]; `kd_loss` is a mean over the tokens that have a teacher."""
     student = outputs["input_ids"]
     return distilled(settings, student.ranked_logits_TK, student, rows)
 

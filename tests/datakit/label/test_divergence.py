@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 
 from datakit.apply import apply
 from datakit.label import Divergence
-from schemas import TOKENS
+from schemas import TOKENS, Dataset, with_columns
 from schemas.errors import DataError
 from tests.datakit.fakes import Example, token_model
 
@@ -47,3 +48,15 @@ def test_lists_of_different_lengths_are_refused(put, tmp_path):
     uneven = taught([[[0, 0], [1], [10, 0]]], [[[0, 0], [-1], [-0.5, -1.5]]])
     with pytest.raises(DataError, match="1 at one token and 2 at another"):
         apply(Divergence(), put(uneven), str(tmp_path / "out"), resources=token_model())
+
+
+def test_teachers_log_probabilities_of_float16_are_read(put, tmp_path):
+    """As `label.topk` writes them with that `dtype`; -1, -2 and halves are such numbers to the last bit."""
+    half = pa.list_(pa.list_(pa.float16()))
+    kind = TAUGHT.adding(replace(TAUGHT["teacher_logprobs"], type=half))
+    rows = kind.conform(with_columns(ROWS, {"teacher_logprobs": ROWS["teacher_logprobs"].cast(half)}))
+    given = Dataset.from_arrow(rows, kind, str(tmp_path / "half"))
+    out = apply(Divergence(), given, str(tmp_path / "out"), resources=token_model()).read()
+    whole = apply(Divergence(), put(ROWS), str(tmp_path / "whole"), resources=token_model()).read()
+    assert out["student_kl"].equals(whole["student_kl"]) and out["teacher_logprobs"].type == half
+    assert out["teacher_logprobs"].equals(rows["teacher_logprobs"])

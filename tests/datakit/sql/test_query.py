@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from datakit.apply import apply
+from datakit.filter import Where
 from datakit.sql import Query
-from schemas import PROMPTS, Column, Schema
+from schemas import PROMPTS, Column, Dataset, Schema
 from schemas.errors import ConfigError, DataError
 from tests.datakit.fakes import Example
 
@@ -103,3 +105,23 @@ def test_settings_are_checked():
         Query(tables=TABLES, query="SELECT text FROM samples", key=("id",)).gives(SAMPLES, REWARDS)
     with pytest.raises(ConfigError, match="needs 2 inputs, got 1"):
         Query(tables=TABLES, query="SELECT 1").gives(SAMPLES)
+
+
+def test_numbers_of_float16_come_out_as_those_that_they_are(tmp_path):
+    """Arrow's float16 is no type of DuckDB's; inside of lists, too."""
+    kinds = {"id": pa.string(), "number": pa.float16(), "lists": pa.list_(pa.list_(pa.float16()))}
+    kind = Schema("halves", 1, tuple(Column(name, one, name) for name, one in kinds.items()), key=("id",))
+    values = {"id": ["a", "b"], "number": [0.1, -6.5], "lists": [[[0.1, 3.0]], [[], [-2.5]]]}
+    rows = pa.table({name: pa.array(values[name], one) for name, one in kinds.items()})
+    given = Dataset.from_arrow(rows, kind, str(tmp_path / "halves"))
+    query = "SELECT *, list_sum(lists[-1]) AS total FROM halves WHERE number < 1 ORDER BY id"
+    out = apply(Query(tables=("halves",), query=query, key=("id",)), given, str(tmp_path / "out"))
+    assert out.schema["number"].type == pa.float32() and out.schema["lists"].type == pa.list_(pa.list_(pa.float32()))
+    assert not out.schema["lists"].nullable and out.schema["lists"].meaning == "lists"
+    read = out.read()
+    tenth = float(np.float16(0.1))
+    assert read["number"].to_pylist() == [tenth, -6.5]
+    assert read["lists"].to_pylist() == [[[tenth, 3.0]], [[], [-2.5]]]
+    assert read["total"].to_pylist() == [tenth + 3, -2.5]
+    few = apply(Where(predicate="number < 0 AND lists[2][1] = -2.5"), given, str(tmp_path / "few"))
+    assert few.read().equals(given.read().slice(1))

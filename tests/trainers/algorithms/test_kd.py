@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from schemas import Column, with_columns
 from schemas.errors import ConfigError
+from tests.trainers import toys
 from trainers.algorithm import Loss, ModelOutputs, Needs
 from trainers.algorithms.kd import KD, Settings
+from trainers.engine.data.batch import assemble
+from trainers.engine.data.rows import Limits, TokenDataset, TokenTable
 
 MASK = [0, 1, 1, 1, 0]
 TEACHER = np.log(np.array([[0.5, 0.2, 0.1], [0.6, 0.3, 0.05], [0.9, 0.05, 0.01], [0.4, 0.3, 0.2], [0.5, 0.4, 0.1]]))
@@ -111,3 +117,32 @@ def test_both_directions_by_hand() -> None:
 def test_settings_out_of_range_are_refused(setting: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="range"):
         Settings(**setting)  # type: ignore[arg-type]
+
+
+def test_columns_of_float16_are_learnt_from_to_its_precision(tmp_path: Path) -> None:
+    """As `label.topk` writes them with that `dtype`: each number is kept to 1/2048 of itself, the loss to 1/1000."""
+    rows = toys.rows_for(KD, 8)
+    exact = -np.sort(np.random.default_rng(3).exponential(2.5, (sum(map(len, rows["input_ids"].to_pylist())), 3)))
+    places = rows["teacher_logprobs"].combine_chunks()
+    losses = {}
+    for name, kind in ("whole", pa.float32()), ("half", pa.float16()):
+        inner = pa.ListArray.from_arrays(places.values.offsets, pa.array(exact.ravel(), pa.float32()).cast(kind))
+        column = pa.ListArray.from_arrays(places.offsets, inner)
+        schema = KD.rows.adding(Column("teacher_logprobs", column.type, "of a teacher"))
+        table = schema.conform(with_columns(rows, {"teacher_logprobs": column}))
+        data = TokenDataset(toys.put(tmp_path / name, schema, table), KD, Limits(48, toys.VOCABULARY))
+        batch = assemble(KD, data.rows(range(8)))
+        in_memory = assemble(KD, TokenTable(table, KD, Limits(48, toys.VOCABULARY)).rows(range(8)))
+        read = batch.rows["teacher_logprobs"]
+        assert read.dtype == torch.float32 and torch.equal(read, in_memory.rows["teacher_logprobs"])
+        random = np.random.default_rng(5)
+        answers = {
+            Needs.GATHERED_LOGITS: torch.tensor(random.normal(size=read.shape)),
+            Needs.LOGPROBS: torch.tensor(-random.exponential(size=len(read))),
+        }
+        outputs = ModelOutputs(batch.spans["input_ids"].row_T, 8, answers)
+        loss = KD.loss(Settings(), {"input_ids": outputs}, batch.rows)
+        losses[name] = ((loss.values @ loss.weights.double()) / loss.weights.sum()).item(), read
+    (whole, read), (half, rounded) = losses["whole"], losses["half"]
+    assert (rounded - read).abs().le(read.abs() / 2048).all() and not torch.equal(rounded, read)
+    assert half == pytest.approx(whole, rel=1e-3) and half != whole

@@ -11,8 +11,8 @@ import torch
 
 from schemas.errors import DataError
 from tests.trainers import toys
-from trainers.algorithm import ModelOutputs, Needs
-from trainers.algorithms.kd import Settings
+from trainers.algorithm import Algorithm, ModelOutputs, Needs
+from trainers.algorithms.kd import KD, Settings
 from trainers.algorithms.kd_ranked import KD_RANKED
 from trainers.engine.data.rows import Limits, TokenDataset
 
@@ -75,3 +75,30 @@ def test_a_token_without_a_teacher_has_the_cross_entropy_alone() -> None:
     assert loss.values[0].item() == pytest.approx(0.4 * 0.5) and loss.values[1].item() > 0.4 * 2.0
     loss.values.sum().backward()
     assert logits.grad is not None and not logits.grad[0].any() and logits.grad[1].all()
+
+
+@pytest.mark.parametrize("algorithm", [KD, KD_RANKED])
+def test_figures_of_the_teacher_are_of_the_tokens_that_it_taught(algorithm: Algorithm) -> None:
+    """Against NumPy in float64: of 24 tokens some do not count, and of some that do a teacher says nothing."""
+    random = np.random.default_rng(4)
+    logits, logprobs = -np.sort(random.exponential(size=(24, 3))), -random.exponential(size=24)
+    teacher, mask, taught = -random.exponential(size=(24, 3)), random.integers(0, 2, 24), random.integers(0, 2, 24)
+    teacher[taught == 0] = 0
+    both = mask * taught
+    assert 2 < both.sum() < mask.sum()
+    numbers = (Needs.RANKED_LOGITS, Needs.GATHERED_LOGITS)
+    answers = {need: torch.tensor(logits) for need in numbers} | {Needs.LOGPROBS: torch.tensor(logprobs)}
+    rows = {"loss_mask": torch.tensor(mask), "teacher_logprobs": torch.tensor(teacher)}
+    outputs = {"input_ids": ModelOutputs(torch.zeros(24, dtype=torch.long), 1, answers)}
+    loss = algorithm.loss(Settings(sft_weight=0.4), outputs, rows)
+    one, other = (np.exp(values) / np.exp(values).sum(-1, keepdims=True) for values in (teacher, logits))
+    divergence, same = (one * np.log(one / other)).sum(-1), teacher.argmax(-1) == logits.argmax(-1)
+    expected = {
+        "kd_loss": (divergence @ both) / both.sum(),
+        "sft_loss": -(logprobs @ mask) / mask.sum(),
+        "agreement": (same @ both) / both.sum(),
+    }
+    figures = {name: (total / count).item() for name, (total, count) in loss.metrics.items()}
+    assert figures == pytest.approx({name: expected[name] for name in algorithm.metrics}, rel=1e-6)
+    whole = (divergence * both - 0.4 * logprobs * mask).sum()
+    assert (loss.values @ loss.weights.double()).item() == pytest.approx(whole)
