@@ -43,7 +43,7 @@ def file_format(form: Form) -> Iterator[str]:
     yield from _columns(f"Columns of its rows, {form.schema.name}", form.schema.columns)
     yield ""
     if form.dialogues != ("plain",):
-        yield terminal.wrapped(f"How texts are written, for --params as JSON: dialogue {' / '.join(form.dialogues)}")
+        yield terminal.wrapped(f"How texts are written: --dialogue {' / '.join(form.dialogues)}")
     yield terminal.wrapped(f"As a command: quiver Import --format {form.name} --files FILE")
 
 

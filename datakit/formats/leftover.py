@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -47,9 +46,8 @@ def _has_content(kind: pa.DataType) -> bool:
 def marks_as_text(manifest: Manifest) -> tuple[str, ...]:
     """A line about marks of dialogues that were read as text; none where no text has them."""
     count = int(manifest.stats.get("counts", {}).get(MARKED, 0))
-    flag = shlex.quote(json.dumps({"dialogue": "extra_id"}))
-    line = f"{counted(count, 'text')} with NeMo-Aligner's marks (<extra_id_1>), read as text: as turns with"
-    return (f"{line} Import --params {flag}",) if count else ()
+    line = f"{counted(count, 'text')} with NeMo-Aligner's marks (<extra_id_1>), read as text"
+    return (f"{line}: as turns with --dialogue extra_id",) if count else ()
 
 
 def left_out(manifest: Manifest) -> tuple[str, ...]:

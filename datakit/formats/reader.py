@@ -73,7 +73,7 @@ class FormatReader(Read):
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """What the files hold that was not read, or not as it was meant."""
         form = None if self.dialogue != "plain" or self.format is None else self._form
-        texts = form is not None and "extra_id" in form.dialogues and not form.pairs
+        texts = form is not None and "extra_id" in form.dialogues and form.usual != "extra_id"
         return left_out(made) + (marks_as_text(made) if texts else ())
 
     def pinned(self: Self) -> Self:

@@ -62,7 +62,17 @@ def form_of(name: str, columns: Sequence[tuple[str, str]], dialogue: str) -> tup
     form = named_form(name)
     if dialogue not in form.dialogues:
         message = f"format {name} does not read {printable(dialogue)} texts"
-        raise ConfigError("bad-setting", message, expected=", ".join(form.dialogues), kept="nothing was started")
+        able = next(
+            (other for other, one in FORMS.items() if dialogue in one.dialogues and one.schema == form.schema), ""
+        )
+        raise ConfigError(
+            "bad-setting",
+            message,
+            expected=f"--dialogue {' or '.join(form.dialogues)}",
+            found=printable(dialogue),
+            kept="nothing was started",
+            next=f"--format {able}" if able else f"quiver formats {name}",
+        )
     known = [name for key in form.keys for name in (key.name, *key.aliases)]
     for column, name_there in columns:
         if not isinstance(name_there, str) or not name_there:
@@ -150,7 +160,7 @@ class Rows:
             raw, numbers, faults = _whole_pairs(raw, numbers, faults)
         if form.draws is not None:
             raw = form.draws(raw, self.draw)
-        built = form.build(raw, self.dialogue)
+        built = form.build(raw, form.usual if self.dialogue == "plain" else self.dialogue)
         columns = dict(built.columns)
         firsts = np.arange(0, raw.num_rows, 2 if form.pairs else 1)
         columns |= {key.name: flat(raw[key.column]).take(pa.array(firsts)) for key in self.carried}

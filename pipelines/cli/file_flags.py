@@ -49,6 +49,7 @@ def of_file(command: luigi.Task, read: FormatReader, next: str) -> str:
     words += ["--format", str(read.format)] if name != "format" and read.format else []
     words += ["--columns", _json(columns)] if name != "columns" and columns else []
     others = {"keep": ",".join(read.keep), "ignore": ",".join(read.ignore), "source-name": read.source or ""}
+    others["dialogue"] = read.dialogue if read.dialogue != "plain" else ""
     words += [f"--{flag} {shlex.quote(text)}" for flag, text in others.items() if text and flag != name]
     return " ".join([*words, f"--{name}", value])
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import luigi
 from luigi.freezing import recursively_unfreeze
 
+from datakit.formats.rows import Dialogue
 from pipelines.cli.parameters import ObjectParameter
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
@@ -26,6 +27,11 @@ class ReadsFiles:
     )
     keep = luigi.Parameter(default="", description="other keys of files that become columns, divided by commas")
     ignore = luigi.Parameter(default="", description="keys of files that are left out on purpose, divided by commas")
+    dialogue = luigi.ChoiceParameter(
+        choices=get_args(Dialogue),
+        default="plain",
+        description="what a file's texts are: one turn (plain), or dialogues in NeMo-Aligner's or Anthropic's marks",
+    )
     source_name = luigi.Parameter(default="", description="what stands in `source`; empty: the name of the row's file")
 
     def rows(self, plan: Plan, place: str) -> Node:
@@ -39,6 +45,7 @@ class ReadsFiles:
             "columns": recursively_unfreeze(dict(self.columns)),
             "keep": names_in(self.keep),
             "ignore": names_in(self.ignore),
+            "dialogue": self.dialogue if self.dialogue != "plain" else None,
             "source": self.source_name or None,
         }
         return {name: value for name, value in given.items() if value}

@@ -50,7 +50,7 @@ def _rows_at(plan: GraphBuilder, place: str, forms: str | Sequence[str], label: 
         return plan.existing(place, "dataset")
     _refuse_name(plan, place, "dataset")
     label = label or f"imported/{stem(place)}"
-    first, *others = (forms,) if isinstance(forms, str) else _knowing(forms, params.get("columns", {}))
+    first, *others = (forms,) if isinstance(forms, str) else _knowing(forms, **params)
     made: Any = imported(plan, (place,), first, label, **params)
     best, least = made, unread(made) if others else 0
     for form in others:
@@ -85,10 +85,13 @@ def _stand_in(plan: GraphBuilder, place: str, form: str) -> Node:
     return StandIn(label=stem(place), root=plan.root, stands_for="dataset", rows=schema)
 
 
-def _knowing(forms: Sequence[str], columns: Collection[str]) -> Sequence[str]:
-    """Those of `forms` that have all keys that `columns` names; the first where none has."""
+def _knowing(forms: Sequence[str], columns: Collection[str] = (), dialogue: str = "plain", **_: Any) -> Sequence[str]:
+    """Those of `forms` that have all keys that `columns` names and read texts of that `dialogue`; the first where none
+    does.
+    """
     keys = {form: {name for key in FORMS[form].keys for name in (key.name, *key.aliases)} for form in forms}
-    return [form for form in forms if keys[form].issuperset(columns)] or forms[:1]
+    able = (form for form in forms if keys[form].issuperset(columns) and dialogue in FORMS[form].dialogues)
+    return [*able] or forms[:1]
 
 
 def unread(node: Node) -> int | None:
@@ -207,6 +210,7 @@ def data_flags(rows: Node) -> str:
             "--columns": json.dumps(dict(read.columns), ensure_ascii=False) if read.columns else "",
             "--keep": ",".join(read.keep),
             "--ignore": ",".join(read.ignore),
+            "--dialogue": "" if read.dialogue == "plain" else read.dialogue,
             "--source-name": read.source,
         }
         words += [f"{flag} {shlex.quote(value)}" for flag, value in given.items() if value]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import luigi
 
@@ -80,7 +81,8 @@ class Distill(OneShotOfAnswers):
         check_top_k(k, (teacher, first), "--top-k %d")
         longest = longest_row(self.max_length, [teacher], "--max-length")
         theirs = Reading(rendering=self.rendering, tokenizer=teacher, max_length=longest)
-        op = TopK(k=k, dtype=self.top_k_dtype)
+        dtype: Any = self.top_k_dtype
+        op = TopK(k=k, dtype=dtype)
         rows = {
             part: taught_across(plan, f"{label}/{part}", op, rows, first, teacher, given.reading, theirs)
             if self._across

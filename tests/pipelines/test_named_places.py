@@ -103,14 +103,16 @@ def first_rows(node: Any) -> list[dict[str, Any]]:
     return [row for op in readers if hasattr(op, "files") for row in next(iter(op.read(Context()))).rows.to_pylist()]
 
 
-def reading_commands() -> list[Command]:
-    """Every command that takes a file of rows, given one whose keys are renamed, carried and left out."""
+def reading_commands(dialogue: str) -> list[Command]:
+    """Every command that takes a file of rows, given one whose keys are renamed, carried and left out, and whose texts
+    are of a `dialogue`.
+    """
     answered = {"prompt": "task.q", "response": "task.a"}
     pairs = {"prompt": "task.q", "chosen": "task.a", "rejected": "task.no"}
     asked: dict[str, Any] = {"model": "model", "prompts": "asked.jsonl", "columns": {"prompt": "task.q"}}
     rows: dict[str, Any] = {"data": "rows.jsonl", "columns": answered}
     constitutional = {"model": "model", "data": "asked.jsonl", "columns": asked["columns"], "eval_share": 0}
-    more = {"keep": "id", "ignore": "note,score", "source_name": "survey"}
+    more = {"keep": "id", "ignore": "note,score", "source_name": "survey", "dialogue": dialogue}
     length = {"op": "length", "params": {"column": "response"}}
     return [
         stages.Import(files="rows.jsonl", columns=answered, **more),
@@ -131,8 +133,18 @@ def reading_commands() -> list[Command]:
     ]
 
 
-def test_every_command_that_takes_a_file_reads_it_as_its_flags_say(others: Path) -> None:
-    tried = reading_commands()
+ASKED = {
+    "plain": "1+1?",
+    "extra_id": "<extra_id_0>System\nBe brief.\n<extra_id_1>User\n1+1?\n<extra_id_1>Assistant\n",
+    "hh": "\n\nHuman: 1+1?\n\nAssistant:",
+}
+
+
+@pytest.mark.parametrize("dialogue", ASKED)
+def test_every_command_that_takes_a_file_reads_it_as_its_flags_say(others: Path, dialogue: str) -> None:
+    for file in (others / name for name in ("asked.jsonl", "rows.jsonl", "pairs.json")):
+        file.write_text(file.read_text().replace(json.dumps("1+1?"), json.dumps(ASKED[dialogue])))
+    tried = reading_commands(dialogue)
     of_tokens_or_two_models = {"Train", "Distill", "SteerLm", "SteerLm2Iteration", "DecisionTransformer"}
     of_images_or_marks = {"DraftPlus", "GenerateImages", "Mark"}
     takes_files = {name for name, kind in commands().items() if issubclass(kind, ReadsFiles)}
@@ -142,7 +154,8 @@ def test_every_command_that_takes_a_file_reads_it_as_its_flags_say(others: Path)
         rows = [row for node in wanted for row in first_rows(node)]
         assert rows, command.task_family
         for row in rows:
-            assert row["messages"][0]["content"] == "1+1?", command.task_family
+            turns = [turn["content"] for turn in row["messages"]]
+            assert turns == ["Be brief."] * (dialogue == "extra_id") + ["1+1?"], command.task_family
             assert (row["id"], row["source"]) == (7, "survey"), command.task_family
 
 

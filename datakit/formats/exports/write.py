@@ -51,8 +51,8 @@ class Written:
     weighted: int = 0
 
     def __str__(self) -> str:
-        marks = shlex.quote(json.dumps({"dialogue": self.export.dialogue}))
-        back = f"--format {self.export.back}" + f" --params {marks}" * (self.export.dialogue != "plain")
+        texts = f" --dialogue {self.export.dialogue}" * (self.export.dialogue != "plain")
+        back = f"--format {self.export.back}{texts}"
         lines = [f"{counted(self.rows, 'row')} in {shown(self.path)}, {self.export.name}: {self.export.meaning}"]
         if self.left_out:
             listed = ", ".join(f"{printable(name)} ({counted(count, 'row')})" for name, count in self.left_out.items())

@@ -13,7 +13,7 @@ from schemas import PREFERENCES
 
 
 def _pairs(raw: pa.Table, dialogue: str) -> Built:
-    turns = turns_of(flat(raw["text"]), "extra_id" if dialogue == "plain" else dialogue)
+    turns = turns_of(flat(raw["text"]), dialogue)
     return shared_prefix(turns[0::2], turns[1::2])
 
 
@@ -25,6 +25,7 @@ FORMS = (
         PREFERENCES,
         _pairs,
         dialogues=("plain", "extra_id", "hh"),
+        usual="extra_id",
         pairs=True,
     ),
 )

@@ -38,7 +38,7 @@ def _chats(raw: pa.Table, dialogue: str) -> Built:
 
 
 def _attributes(raw: pa.Table, dialogue: str) -> Built:
-    turns = of_rows([row or [] for row in turns_of(flat(raw["text"]), "extra_id" if dialogue == "plain" else dialogue)])
+    turns = of_rows([row or [] for row in turns_of(flat(raw["text"]), dialogue)])
     before, last = head(turns)
     role, response = last.field("role"), pc.fill_null(last.field("content"), "")
     label = flat(raw["label"])
@@ -90,5 +90,6 @@ FORMS = (
         ATTRIBUTED,
         _attributes,
         dialogues=DIALOGUES,
+        usual="extra_id",
     ),
 )

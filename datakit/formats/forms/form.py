@@ -57,7 +57,7 @@ TOOLS = Key("tools", TOOL_LIST, required=False)
 @dataclass(frozen=True)
 class Form:
     """A format. `build` gets the records' columns and the name of the dialogue format (`plain` where a text
-    is one turn).
+    is one turn). `usual` is the one that stands for `plain` where texts are never one turn.
 
     `refused` and `bare` are as in `datakit.formats.parse.Parser`; `records` makes flat records of one that is not flat.
     `draws` adds columns of chance to the records', out of one generator for the whole import.
@@ -69,6 +69,7 @@ class Form:
     schema: Schema
     build: Callable[[pa.Table, str], Built]
     dialogues: tuple[str, ...] = ("plain",)
+    usual: str = "plain"
     pairs: bool = False
     refused: Mapping[str, Callable[[Any], bool]] = field(default_factory=lambda: LEARNT)
     bare: str = ""

@@ -114,8 +114,7 @@ def shared_prefix(chosen: list[Turns | None], rejected: list[Turns | None]) -> B
 
 
 def _transcripts(raw: pa.Table, dialogue: str) -> Built:
-    kind = "hh" if dialogue == "plain" else dialogue
-    return shared_prefix(turns_of(flat(raw["chosen"]), kind), turns_of(flat(raw["rejected"]), kind))
+    return shared_prefix(*(turns_of(flat(raw[side]), dialogue) for side in _SIDES))
 
 
 _ALIASES = {side: (f"{side}_response", f"{side}_messages") for side in _SIDES}
@@ -171,5 +170,6 @@ FORMS = (
         PREFERENCES,
         _transcripts,
         dialogues=DIALOGUES,
+        usual="hh",
     ),
 )
