@@ -15,7 +15,7 @@ import yaml
 from schemas.settings import parse
 
 HERE = Path(__file__).parent
-ORDER = ("politeness", "distillation", "hh-helpful", "hh-harmless", "digits", "letters")
+ORDER = ("politeness", "distillation", "hh-helpful", "hh-harmless", "digits", "letters", "nemo-regression")
 """The files in the order of the page."""
 
 

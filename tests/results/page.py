@@ -24,11 +24,11 @@ MISSING = "not measured yet"
 _HEAD = f"""# Results
 
 What the methods do on small ground, as `make results DATA=FOLDER SEEDS=1,2,3` measures it (FOLDER: sample data, with
-`instruction-preference` and `hh-rlhf` in it). Each method runs once for a seed, with the commands below, in a folder of
-that seed with `seed` under `[quiver]` in its luigi.cfg, here on two CPU cores that other work shared. With more than
-one seed a cell is the mean, the standard deviation behind ±, and the value of each in the order of the column `seeds`.
-`seconds` are those of the command alone: what all methods of a section share was there. What was not run says
-"{MISSING}".
+`instruction-preference`, `hh-rlhf` and `nemo-aligner` in it). Each method runs once for a seed, with the commands
+below, in a folder of that seed with `seed` under `[quiver]` in its luigi.cfg, here on two CPU cores that other work
+shared. With more than one seed a cell is the mean, the standard deviation behind ±, and the value of each in the order
+of the column `seeds`. `seconds` are those of the command alone: what all methods of a section share was there. What was
+not run says "{MISSING}".
 """
 
 
