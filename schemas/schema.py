@@ -106,6 +106,11 @@ class Schema:
         """The same columns as another row kind."""
         return Schema(name, version, self.columns, self.key if key is None else key)
 
+    def widened(self) -> Schema:
+        """This schema with float32 for float16 at every level."""
+        fields = widened(self.arrow)
+        return replace(self, columns=tuple(replace(one, type=fields.field(one.name).type) for one in self.columns))
+
     def requires(self, needed: Schema, who: str) -> None:
         """Raise `DataError` listing every column of `needed` that these rows lack or hold with another type, numbers of
         float16 aside, which are read as those of float32 that they are.

@@ -12,7 +12,7 @@ without ORDER BY) is the same in every run of one version of DuckDB. Write ORDER
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -26,7 +26,7 @@ from schemas import Column, Schema
 from schemas.canonical import DEFAULT_UNNAMED
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError, printable
-from schemas.schema import same_type, widened
+from schemas.schema import same_type
 
 _MEMORY = 4096
 _SECONDS = 3600
@@ -86,11 +86,7 @@ class Query(Blend):
                 raise fault from error
             except DataError as error:  # a limit of the child: met by the text itself, before any row
                 raise self._fault(f"cannot be worked out: {error.what}") from error
-        known = [
-            replace(column, type=field.type)
-            for schema in inputs
-            for column, field in zip(schema.columns, widened(schema.arrow), strict=True)
-        ]
+        known = [column for schema in inputs for column in schema.widened().columns]
         columns = [
             next((c for c in known if c.name == made.name and same_type(c.type, made.type)), None)
             or Column(made.name, made.type, "of the query", nullable=made.name not in self.required)
