@@ -30,6 +30,7 @@ command.install()
 from pipelines import backends as backends  # noqa: E402 - what a model may be stands in flags of what follows
 from pipelines import makers as makers  # noqa: E402
 from pipelines import recipes as recipes  # noqa: E402
+from pipelines.cli import parsers as parsers  # noqa: E402
 from pipelines.commands import curation as curation  # noqa: E402
 from pipelines.commands import images as images  # noqa: E402
 from pipelines.commands import models as models  # noqa: E402
@@ -41,3 +42,4 @@ from pipelines.commands.interactive import mark as mark  # noqa: E402
 from pipelines.commands.interactive import run as run  # noqa: E402
 
 usage.install()
+parsers.install()

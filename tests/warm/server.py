@@ -7,7 +7,7 @@ the script itself runs in it, and the interpreter ends with it. The fork server 
 a twin that was put aside before the command began. A child of `ranks` forks the processes of one world, as torchrun
 would start them; or it is the program for which a command started a `stand_in`, which asks at LISTENING.
 
-Nothing but imports happens here before a fork: no pool of Arrow, duckdb or torch has started, which is looked at.
+Little but imports happens here before a fork: no pool of Arrow, duckdb or torch has started, which is looked at.
 """
 
 from __future__ import annotations
@@ -288,6 +288,17 @@ def be_fork_server(asked: socket.socket) -> None:
     exec(job["code"], vars(main))  # noqa: S102 - multiprocessing's own line
 
 
+def prepare(kind: str) -> None:
+    """Import, and make what every command makes first and keeps (`pipelines.cli.parsers`)."""
+    for name in IMPORTED[kind]:
+        importlib.import_module(name)
+    if kind == "commands":
+        importlib.import_module("luigi.cmdline_parser").CmdlineParser._build_parser()
+    gc.freeze()
+    if kind == "commands":
+        importlib.import_module("duckdb")  # what is frozen of it, it would call leaked
+
+
 def main() -> None:
     """Import at the first request, look whether this may be forked, and serve."""
     kind, *numbers = sys.argv[1:]
@@ -295,11 +306,9 @@ def main() -> None:
     sys.argv = ["-c"]  # what is imported here belongs to no command yet
     parent = os.pidfd_open(os.getppid())
     select.select([asked, listening, parent], [], [])
-    for name in IMPORTED[kind]:
-        importlib.import_module(name)
+    prepare(kind)
     threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
     assert threading.active_count() == 1 and len(threads - {"jemalloc_bg_thd"}) <= 1, f"not to be forked: {threads}"
-    gc.freeze()
     serve(asked, listening, parent)()
 
 
