@@ -33,18 +33,19 @@ CUTS = {
     "data": ALONE + SOME,
     "dealt": "1,1,0,1" + FEW,
     "tensor": "2,1,0,0" + FEW,
-    "sequence": "2,1,1,0",
+    "sequence": "2,1,1,0" + SOME,
     "pipeline": "1,2,0,0" + SOME,
 }
 LATE = {
     "four": (4, "2,1,1,0" + FEW),
+    "sequence, others": (2, f"2,1,1,0:{REST}"),
     "data, others": (2, f"{ALONE}:{REST}"),
     "pipeline, others": (2, f"1,2,0,0:{REST}"),
     "dealt, others": (2, "1,1,0,1:" + ",".join(OTHERS)),
     "tensor, others": (2, "2,1,0,0:" + ",".join(OTHERS)),
 }
-"""Of slow tests alone: `four` is tensor 2 with sequence parallelism x data 2; the other algorithms at layouts whose
-kind `sequence` covers, or one of their own kind.
+"""Of slow tests alone: `four` is tensor 2 with sequence parallelism x data 2; the other algorithms, of whose kind one
+runs at `CUTS`.
 """
 EVERY = [pytest.param("four", marks=pytest.mark.slow), *sorted(CUTS)]
 

@@ -139,7 +139,8 @@ def test_faults_of_the_command_line(tmp_path: Path) -> None:
 
 
 def test_stopped_it_saves_and_killed_it_leaves_nothing(tmp_path: Path) -> None:
-    run = subprocess.Popen(command(tmp_path, max_steps=100_000, epochs=...), stderr=subprocess.PIPE, text=True)
+    forked = [*python(), *command(tmp_path, max_steps=100_000, epochs=...)[2:]]
+    run = subprocess.Popen(forked, stderr=subprocess.PIPE, text=True)
     reached(tmp_path, run, 3)
     run.terminate()
     _, error_json = run.communicate(timeout=200)
