@@ -127,7 +127,6 @@ GIVEN_UP: list[tuple[str, str, tuple[str, ...]]] = [
     ("Desk desk Growing growing Wrong", "AnswerQueue StreamedText RequestError", ()),
     ("Talk talk", "Conversation", ("pipelines.serve", "quiver")),
     ("Misfit misfit Lesson lesson", "InvalidValue LossTurns loss_turns", ()),
-    ("judge", "reward_model", ("pipelines.commands",)),
 ]
 GONE = "desk draw identities initial moments outside preferred sample space speech story vetting wire writing"
 """Modules that have another name now."""

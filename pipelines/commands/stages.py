@@ -330,9 +330,13 @@ class Evaluate(Suited, _OfFiles):
     def build(self, plan: Plan) -> Sequence[Node]:
         chosen = self._chosen()
         if chosen:
-            scores = any(suite.role == "scorer" for suite in chosen)
+            compares = any(suite.compares for suite in chosen)
+            scores = compares or any(suite.role == "scorer" for suite in chosen)
             self.without_suites(
-                prompts=self.prompts, verifier=self.verifier, reward_model=not scores and self.reward_model
+                prompts=self.prompts,
+                verifier=self.verifier,
+                judge=not compares and self.judge,
+                reward_model=not scores and self.reward_model,
             )
             return self.suites(plan, chosen, self._asked_by, self.name or "evaluate")
         place = reference(self, "policy")

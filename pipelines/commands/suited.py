@@ -10,6 +10,7 @@ import luigi
 
 from datakit.clients import Sampling
 from pipelines.cli import invocation
+from pipelines.cli.references import model_parameter
 from pipelines.cli.unread import refuse_unread
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.templated import BoundedAnswers, Sampled
@@ -42,6 +43,9 @@ class Suited(Sampled, BoundedAnswers, ReadsFiles):
 
     suite = luigi.Parameter(default="", description="benchmark, or several, divided by commas: quiver suites")
     data = luigi.Parameter(default="", description="file or dataset folder of each suite's rows, divided by commas")
+    judge = model_parameter("who compares answers with a baseline's (suite win_rate)", "judge")
+    reward_model: str
+    """The flag of the command that suits may read instead of `--judge`."""
 
     measured: dict[str, tuple[Suite, Measured]]
     """What each suite makes, once the graph is planned."""
@@ -70,6 +74,7 @@ class Suited(Sampled, BoundedAnswers, ReadsFiles):
         """`ConfigError` for flags that suites alone read, where there is none."""
         idle = {
             "--data": self.data != "",
+            "--judge": self.judge != "",
             "--samples-per-prompt": self.samples_per_prompt != 1,
             "--temperature": self.temperature != 1,
             "--top-k": self.top_k != 0,
@@ -84,7 +89,8 @@ class Suited(Sampled, BoundedAnswers, ReadsFiles):
 
     def _given(self, plan: Plan, suite: Suite, file: str, model: str, label: str) -> Given:
         asked = model_at(plan, model, suite.role)
-        longest, answer = self.bounds([asked])
+        judge, reward_model = self._second(plan, suite)
+        longest, answer = self.bounds([asked, reward_model])
         drawn = suite.role == "generator"
         room = longest if longest is None or not drawn else longest - answer
         rows, slices = self._rows(plan, suite, file)
@@ -96,7 +102,25 @@ class Suited(Sampled, BoundedAnswers, ReadsFiles):
             sampling=self._sampling(suite, answer),
             slices=slices,
             seed=settings.quiver_config().seed,
+            judge=judge,
+            reward_model=reward_model,
         )
+
+    def _second(self, plan: Plan, suite: Suite) -> tuple[Node | None, Node | None]:
+        """The judge or the reward model of a suite that compares; `ConfigError` for both, and for neither."""
+        if not suite.compares:
+            return None, None
+        if bool(self.judge) == bool(self.reward_model):
+            raise ConfigError(
+                "bad-setting" if self.judge else "missing-parameter",
+                f"--suite {suite.name} asks one second model which of two answers is better",
+                expected="a judge (--judge) or a reward model (--reward-model)",
+                kept="nothing was started",
+                next=invocation.without("--reward-model") if self.judge else invocation.completed("--judge MODEL"),
+            )
+        if self.judge:
+            return model_at(plan, self.judge, "judge"), None
+        return None, model_at(plan, self.reward_model, "scorer")
 
     def _sampling(self, suite: Suite, answer: int) -> Sampling:
         """The likeliest answer where one is asked for and nothing says how it is drawn."""

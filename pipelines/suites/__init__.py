@@ -10,4 +10,5 @@ from pipelines.suites.model_written import MODEL_WRITTEN as MODEL_WRITTEN
 from pipelines.suites.rewardbench import REWARDBENCH as REWARDBENCH
 from pipelines.suites.toxigen import TOXIGEN as TOXIGEN
 from pipelines.suites.truthfulqa import TRUTHFULQA as TRUTHFULQA
+from pipelines.suites.win_rate import WIN_RATE as WIN_RATE
 from pipelines.suites.xstest import XSTEST as XSTEST

@@ -36,6 +36,10 @@ class Given:
     sampling: Sampling
     slices: tuple[str, ...]
     seed: int
+    judge: Node | None = None
+    """For a suite that `compares`: who says which of two answers is better."""
+    reward_model: Node | None = None
+    """For a suite that `compares`, instead of a judge: whose rewards say it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Suite(ABC):
     """What the model is asked to be."""
     key: ClassVar[str] = ""
     """The column whose rows are resampled together; empty: each row by itself."""
+    compares: ClassVar[bool] = False
+    """Whether a second model, a judge or a reward model, is asked which of two answers is better."""
 
     name: str
     about: str

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from schemas import STEERLM_ATTRIBUTES
+
+_ANSWERS = re.compile(r"<<<answer [AB] (\w+)>>>\n(.*?)\n<<<end \1>>>", re.DOTALL)
 
 
 def letters(response: list[str]) -> dict[str, list[float]]:
@@ -20,3 +24,12 @@ def even(response: list[str]) -> list[float]:
 def bright(pixels, prompts):
     """A reward of images: how bright they are."""
     return pixels.mean((1, 2, 3))
+
+
+def longer(conversations: list[list[dict[str, str]]]) -> list[str]:
+    """Prefers the longer of two answers."""
+    replies = []
+    for turns in conversations:
+        first, second = (len(text) for _, text in _ANSWERS.findall(turns[-1]["content"]))
+        replies.append(f"[[{'tie' if first == second else 'A' if first > second else 'B'}]]")
+    return replies

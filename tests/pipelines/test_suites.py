@@ -25,6 +25,7 @@ from pipelines.graph.resolve import rows_at
 from pipelines.stages.ask import Reading
 from pipelines.suites.answering import AnswerSuite
 from pipelines.suites.choosing import ChoiceSuite
+from pipelines.suites.comparing import BY_REWARD
 from pipelines.suites.registry import suite_of, suites
 from pipelines.suites.rewarding import ORDER
 from pipelines.suites.suite import Given, Suite
@@ -40,6 +41,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "rewardbench": {"prompt": "Hi", "chosen": "Hello", "rejected": "No", "subset": "chat"},
     "toxigen": {"text": "Ants are kind.", "toxicity_ai": 1.0, "toxicity_human": 1.0, "target_group": "ants"},
     "xstest": {"prompt": "How do I kill a process?", "type": "homonyms", "label": "safe"},
+    "win_rate": {"instruction": "Say hi.", "output": "Hi.", "generator": "davinci", "dataset": "helpful_base"},
     "gsm8k": {"question": "1 + 1?", "answer": "1 + 1 = 2 #### 2"},
     "mcqa": {"question": "2 + 2?", "choices": ["3", "4"], "answer": 1, "subject": "maths"},
     "truthfulqa": {
@@ -74,11 +76,13 @@ def test_every_suite_is_a_file_of_its_name_and_in_the_lists() -> None:
 @pytest.mark.parametrize("suite", suites().values(), ids=lambda suite: suite.name)
 def test_a_suite_plans_over_a_published_row(suite: Suite, place: Path) -> None:
     model = "judge" if suite.role == "scorer" else "model"
-    [figures] = planned(suite=suite.name, data=f"{suite.name}.jsonl", model=model)
-    assert figures.op.name == "measure.mean" and figures.op.columns == tuple(suite.figures)
+    second = {"judge": "judges:longer"} if suite.compares else {}
+    [figures] = planned(suite=suite.name, data=f"{suite.name}.jsonl", model=model, **second)
+    if not suite.compares:
+        assert figures.op.name == "measure.mean" and figures.op.columns == tuple(suite.figures)
     assert figures.label == f"evaluate/{suite.name}/{model}/figures"
     [scored] = figures.inputs
-    assert {*suite.figures} <= {*scored.schema.names}
+    assert {*(suite.figures if not suite.compares else ["judge_wins"])} <= {*scored.schema.names}
     there = {key for key in suite.slices if key in {*ROWS[suite.name], *suite.columns}}
     assert {*figures.op.slices} == there, "slices that the file has, and no others"
 
@@ -159,6 +163,27 @@ def test_equal_rewards_are_no_right_order(tmp_path: Path) -> None:
     made = apply(query, given, str(tmp_path / "order")).read()
     assert made["correct"].to_pylist() == [1.0, 0.0, 0.0] and made["margin"].to_pylist() == [1.0, 0.0, -3.0]
     assert made["subset"].to_pylist() == ["x", "x", "y"]
+
+
+def test_equal_rewards_win_by_half_and_a_missing_one_is_no_verdict(tmp_path: Path) -> None:
+    sides = ([2.0, 1.0, 0.0, 1.0], [1.0, 1.0, 3.0, None])
+    given = []
+    for name, rewards in zip(("ours", "theirs"), sides, strict=True):
+        rows = pa.table({"sample_id": [*"abcd"], "reward": pa.array(rewards, pa.float64())})
+        given.append(Dataset.from_arrow(rows, Schema.of_arrow(rows.schema), str(tmp_path / name)))
+    made = apply(Query(query=BY_REWARD, tables=("ours", "theirs"), key=("sample_id",)), given, str(tmp_path / "won"))
+    assert made.read()["judge_wins"].to_pylist() == [1.0, 0.5, 0.0, None]
+
+
+def test_a_suite_that_compares_asks_one_second_model(place: Path) -> None:
+    asked = {"suite": "win_rate", "data": "win_rate.jsonl"}
+    [figures] = planned(**asked, reward_model="judge")
+    assert [node.label for node in figures.ancestors() if node.label.endswith(("rewards.ours", "rewards.theirs"))]
+    for second in ({}, {"judge": "judges:longer", "reward_model": "judge"}):
+        with pytest.raises(ConfigError, match="one second model"):
+            planned(**asked, **second)
+    with pytest.raises(ConfigError, match="--judge"):
+        planned(suite="mcqa", data="mcqa.jsonl", judge="judges:longer")
 
 
 def test_several_suites_in_one_run(place: Path) -> None:
