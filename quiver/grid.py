@@ -7,6 +7,7 @@ import json
 import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from itertools import chain
 from typing import Any
 
@@ -121,14 +122,16 @@ def json_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def objects(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
-    """The rows as objects; of columns with one name the last counts."""
+    """The rows as objects."""
     for batch in batches:
         for record in _records(batch):
             yield dict(zip(batch.schema.names, record, strict=True))
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON knows it: moments and decimals as text, bytes in hex, numbers that are none by name."""
+    """A value as JSON knows it: moments and decimal fractions as text, whole decimals (sums of whole numbers) as whole
+    numbers, bytes in hex, numbers that are none by name.
+    """
     if isinstance(value, dict):
         return {str(name): plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -137,6 +140,8 @@ def plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, Decimal) and value.as_tuple().exponent == 0:
+        return int(value)
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from itertools import count
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,8 +40,20 @@ def sql(command: Command, arguments: Sequence[str]) -> Iterable[str]:
         lines = grid.csv_lines(batches, formulas="formulas" in options)
         return map(escaped, lines) if sys.stdout.isatty() else lines
     if "json" in options:
-        return grid.json_lines(grid.objects(batches))
-    return [_stored(batches, options["parquet"])] if "parquet" in options else [*_first(batches)]
+        return grid.json_lines(grid.objects(_named_apart(batches)))
+    return [_stored(_named_apart(batches), options["parquet"])] if "parquet" in options else [*_first(batches)]
+
+
+def _named_apart(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches, further columns of one name as DuckDB calls them in a table: `rows`, `rows_1`, `rows_2`."""
+    with closing(batches):  # type: ignore[type-var]
+        for batch in batches:
+            names: dict[str, str] = {}
+            for one in batch.schema.names:
+                fresh = (f"{one}_{number}" if number else one for number in count())
+                name = next(fit for fit in fresh if fit.lower() not in names)
+                names[name.lower()] = name
+            yield batch.rename_columns([*names.values()])
 
 
 def _first(batches: Iterator[pa.RecordBatch]) -> Iterator[str]:

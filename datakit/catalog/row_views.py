@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.made import ColumnText
+from datakit.catalog.packs import unpacked
 from datakit.catalog.rollouts import Rollout
 from datakit.catalog.sql_text import kind, name
 from datakit.catalog.stacked import Field, Part, View, fields_of, stacked
@@ -40,8 +41,8 @@ _MEANINGS = {
     "rewards": "numbers that say how good answers are: one row for each sample and scorer",
     "verdicts": "what judges said of answers and pairs: one row for each row that was judged",
     "rejected": "rows that operations set aside, with the reason",
-    "training_rows": "rows that checkpoints were trained on: each once for every checkpoint; none of online runs",
-    "records": "what training saw: one row for every time a row was trained on",
+    "training_rows": "rows that checkpoints learnt from, in packs too: each once for each of them; none of online runs",
+    "records": "what training saw: one row for every time a row, or a pack of rows, was trained on",
 }
 _REWARD_FIELDS = (
     Field("sample_id", "VARCHAR", "the sample", ""),
@@ -225,7 +226,7 @@ def _training_rows(chosen: Chosen) -> Iterator[Part]:
     for entry in chosen.entries:
         if entry.made.kind == "checkpoint" and entry.made.op != ONLINE:  # which has prompts there
             for data in chosen.lineage.inputs(entry, "data"):
-                yield _of_checkpoint(_part(chosen, data), entry.place)
+                yield _of_checkpoint(unpacked(_part(chosen, data)), entry.place)
 
 
 def _records(chosen: Chosen) -> Iterator[Part]:

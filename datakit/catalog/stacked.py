@@ -26,6 +26,9 @@ LABELS: Mapping[str, tuple[str, str]] = {
 }
 """What stands beside the columns of the rows: type and meaning."""
 
+AT = '"place inside"'
+"""In SQL, the number of the element that a row of a part is."""
+
 _NUMBER = "file_index"
 
 
@@ -41,12 +44,15 @@ class Field:
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of some files of a dataset: their fields, and what its labels are."""
+    """The rows of some files of a dataset: their fields, and what its labels are; with `inside`, a column of lists, a
+    row for each element, whose number (from 1) fields find as `AT`.
+    """
 
     entry: Entry
     files: tuple[str, ...]
     fields: tuple[Field, ...]
     labels: Mapping[str, str | int | None]
+    inside: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,11 +123,11 @@ def _damaged(part: Part, kinds: Mapping[str, str]) -> str:
 
 def _alike(parts: Sequence[Part]) -> Iterator[tuple[Sequence[Field], Sequence[Part]]]:
     """The parts whose files are read together: those of equal fields."""
-    shapes: dict[tuple[Field, ...], list[Part]] = {}
+    shapes: dict[tuple[tuple[Field, ...], str], list[Part]] = {}
     for part in parts:
         if part.files:
-            shapes.setdefault(part.fields, []).append(part)
-    for shape, alike in shapes.items():
+            shapes.setdefault((part.fields, part.inside), []).append(part)
+    for (shape, _), alike in shapes.items():
         single = any(one.value.strip('"').lower() == _NUMBER for one in shape)
         yield from ((shape, several) for several in ([[part] for part in alike] if single else [alike]))
 
@@ -138,7 +144,11 @@ def _branch(shape: Sequence[Field], parts: Sequence[Part], kinds: Mapping[str, s
         texts = f"([{', '.join(listed)}]::{kinds[label]}[])[{_NUMBER}::INTEGER + 1]"
         values[label] = listed[0] if same else texts
     files = ", ".join(path(file) for part in parts for file in part.files)
-    return f"SELECT {_selected(values, kinds)}\nFROM read_parquet([{files}], hive_partitioning = false)"
+    source = f"read_parquet([{files}], hive_partitioning = false)"
+    if inside := parts[0].inside:
+        each = f"unnest(range(1, len({name(inside)}) + 1)) AS {AT}"
+        source = f"(SELECT *, {_NUMBER}, {each} FROM {source})"
+    return f"SELECT {_selected(values, kinds)}\nFROM {source}"
 
 
 def _literal(value: str | int | None, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""Check digits of card numbers and IBANs, for whole columns of candidates."""
+"""Check digits of IBANs, for whole columns of candidates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Bools = npt.NDArray[np.bool_]
-_LONGEST_CARD = 19
 _IBANS = """
     AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 ES24
     FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21
@@ -24,15 +23,6 @@ IBAN = "|".join(
 """What an IBAN looks like, with a blank between any two characters or none: as long as its country has it (the registry
 of ISO 13616).
 """
-
-
-def luhn_holds(numbers: pa.Array) -> Bools:
-    """Whether each (13 to 19 digits, blanks and dashes apart, not all 0) passes Luhn's check (ISO/IEC 7812-1)."""
-    digits = pc.replace_substring_regex(numbers, pattern="[^0-9]", replacement="")
-    padded = _characters(pc.utf8_lpad(digits, _LONGEST_CARD, "0"), _LONGEST_CARD).astype(np.int64) - ord("0")
-    doubled = padded[:, -2::-2] * 2
-    total = padded[:, ::-2].sum(axis=1) + (doubled - 9 * (doubled > 9)).sum(axis=1)
-    return (total % 10 == 0) & (padded.sum(axis=1) > 0)
 
 
 def iban_holds(ibans: pa.Array) -> Bools:

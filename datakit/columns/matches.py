@@ -13,11 +13,13 @@ _BEGIN, _END = "\x02", "\x03"
 
 
 def count_matches(
-    texts: pa.Array, pattern: str, holds: Callable[[pa.Array], npt.NDArray[np.bool_]]
+    texts: pa.Array, pattern: str, counted: Callable[[pa.Array], npt.NDArray[np.int64]]
 ) -> npt.NDArray[np.int64]:
-    """How many matches of `pattern` in each text (no null) pass `holds`."""
+    """The sum, for each text (no null), of what the matches of `pattern` are `counted` as."""
     rows, matches = matches_of(texts, pattern)
-    return np.bincount(rows[holds(matches)], minlength=len(texts)).astype(np.int64)
+    counts = np.zeros(len(texts), np.int64)
+    np.add.at(counts, rows, counted(matches))
+    return counts
 
 
 def matches_of(texts: pa.Array, pattern: str) -> tuple[npt.NDArray[np.int64], pa.Array]:

@@ -27,6 +27,11 @@ _IN_MEMORY = 1 << 24
 
 Floats = npt.NDArray[np.float64]
 
+TIED_WITHIN = 1e-9
+"""Means that differ by at most this share of the larger one (or of 1) are tied: sums of the same numbers in another
+order differ by less.
+"""
+
 NOT_FINITE = "not-finite"
 """The reason of a row whose number is null, NaN or infinite."""
 
@@ -35,10 +40,15 @@ def require_number(schema: Schema, column: str, who: str) -> None:
     """Raise `ConfigError` unless `schema` has a number or truth column of that name."""
     require_columns(schema, (column,), who)
     kind = schema[column].type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+    if not is_number(kind):
         raise ConfigError(
             "not-a-number", f"{who} needs a number in {column}, which is {kind}", kept="nothing was started"
         )
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether values of that type are numbers, or true and false, which count as 1 and 0."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
 def require_columns(schema: Schema, columns: Iterable[str], who: str) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.columns import bootstrap
-from datakit.columns.measurement import require_columns
+from datakit.columns.measurement import is_number, measured, numbers, require_columns
 from datakit.formats.size import ID_BYTES
 from datakit.op import NOTHING, Context, GatherAll, Result, Size
 from schemas import REPORTS, Schema
@@ -27,10 +27,12 @@ class Agreement(GatherAll):
     """`agreement` and `kappa` (Cohen 1960: (p_o - p_e) / (1 - p_e)) of the columns `one` and `other`, each with its
     95 % interval (`.low`, `.high`), `rows` that have both labels and `left_out` that do not; likewise for every value
     of each of `slices`. Kappa has no value where chance alone agrees always, and is left out. Rows of one `group` are
-    resampled together.
+    resampled together. Numbers and truth values are compared as numbers (1, 1.0 and true are one label; NaN is none),
+    all else as text.
     """
 
     name: ClassVar[str] = "measure.agreement"
+    version: ClassVar[int] = 2
 
     one: str
     other: str
@@ -80,7 +82,7 @@ class Agreement(GatherAll):
 
     def _codes(self, rows: pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
         """Both columns as numbers of labels, -1 where there is none, and how many labels there are."""
-        columns = [rows[name].cast(pa.string()) for name in (self.one, self.other)]
+        columns = _texts(rows[self.one], rows[self.other])
         labels = pc.unique(pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string()))
         labels = labels.drop_null()
         if len(labels) > MOST_LABELS:
@@ -90,6 +92,14 @@ class Agreement(GatherAll):
             )  # fmt: skip
         codes = [np.asarray(pc.fill_null(pc.index_in(column, labels), -1), np.int64) for column in columns]
         return codes[0], codes[1], len(labels)
+
+
+def _texts(one: pa.ChunkedArray, other: pa.ChunkedArray) -> list[pa.ChunkedArray]:
+    """Both columns as texts that are equal where the labels are; null where there is none."""
+    columns = [one, other]
+    if all(map(is_number, (one.type, other.type))):
+        columns = [pa.chunked_array([measured(numbers(column))]) for column in columns]
+    return [column.cast(pa.string()) for column in columns]
 
 
 def agreement(cells_BD: bootstrap.Floats) -> bootstrap.Floats:

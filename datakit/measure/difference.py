@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datakit.columns import bootstrap
-from datakit.columns.measurement import numbers, require_columns, require_number
+from datakit.columns.measurement import TIED_WITHIN, numbers, require_columns, require_number
 from datakit.formats.size import ID_BYTES
 from datakit.op import NOTHING, Blend, Context, Result, Size
 from schemas import REPORTS, Schema
@@ -23,10 +24,12 @@ class Difference(Blend):
     """`difference`, the mean of `column` in the first dataset less that in the second over the prompts that both have
     (each prompt's answers count as their mean), and `wins`, the share of prompts on which the first is higher, a tie
     as half; each with its 95 % interval (`.low`, `.high`) over prompts. `prompts` are those of both, `only_first` and
-    `only_second` the others, with a number that is finite.
+    `only_second` the others, with a number that is finite. Means that rounding alone tells apart are a tie; rows that
+    name no prompt are left out.
     """
 
     name: ClassVar[str] = "measure.difference"
+    version: ClassVar[int] = 2
 
     column: str
     group: str = "prompt_id"
@@ -59,8 +62,10 @@ class Difference(Blend):
         """The figures of both together."""
         one, other = (self._means(dataset) for dataset in inputs)
         both = [name for name in one if name in other]
-        gap_G = np.array([one[name] - other[name] for name in both])
-        won_G = np.where(gap_G > 0, 1.0, np.where(gap_G < 0, 0.0, 0.5))
+        means_GD = np.array([(one[name], other[name]) for name in both]).reshape(-1, 2)
+        gap_G = means_GD[:, 0] - means_GD[:, 1]
+        tied_G = np.abs(gap_G) <= TIED_WITHIN * np.maximum(1.0, np.abs(means_GD).max(axis=1))
+        won_G = np.where(tied_G, 0.5, gap_G > 0)
         figures: dict[str, float] = {}
         for name, values_G in (("difference", gap_G), ("wins", won_G)):
             sums_GD = np.stack([values_G, np.ones(len(both))], axis=1)
@@ -73,7 +78,7 @@ class Difference(Blend):
         """The mean of every prompt that has a finite number, by its name."""
         rows = dataset.read(columns=[self.group, self.column])
         values_R = numbers(rows[self.column])
-        known = np.isfinite(values_R)
+        known = np.isfinite(values_R) & np.asarray(pc.is_valid(rows[self.group]))
         names = rows[self.group].cast(pa.string()).filter(known)
         sums_GD = bootstrap.per_group(np.stack([values_R[known], np.ones(known.sum())], axis=1), names)
         first = names.combine_chunks().unique().to_pylist() if len(names) else []

@@ -18,6 +18,7 @@ from datakit.catalog.lineage import Lineage
 from datakit.catalog.named import Named
 from datakit.catalog.sql_text import literal, name
 from datakit.catalog.workspace import Entry
+from datakit.columns.measurement import TIED_WITHIN
 from datakit.duck.child import SqlProcess
 from datakit.trace.paired import with_intervals
 from datakit.trace.row_ids import ENTITIES
@@ -27,8 +28,6 @@ from schemas.run_layout import RECORDS_END
 _TEXTS = ("prompt", "response", "chosen", "rejected", "text")
 """Columns whose characters are counted."""
 _PAIR_REWARDS = ("chosen_reward", "rejected_reward")
-_TIE = 1e-9
-"""Means of one prompt that differ by less, as a share of the larger one (or of 1), are a tie."""
 
 ROWS = """
 WITH counted AS (
@@ -115,7 +114,7 @@ def difference(lineage: Lineage, process: SqlProcess, a: Named, b: Named, last: 
         parts = [part for side in sides for part in side.relation(relation, shared)]
         nothing = f"SELECT NULL::VARCHAR AS side, NULL::VARCHAR AS stage, {_EMPTY[relation]} WHERE false"
         text = "\nUNION ALL BY NAME\n".join([nothing, *parts])
-        return asked(process, question.format(**{relation: text}, tie=_TIE))
+        return asked(process, question.format(**{relation: text}, tie=TIED_WITHIN))
 
     return Difference(
         rows=answered(ROWS, "ids"),

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -322,6 +323,30 @@ def test_values_that_arrow_has_no_type_for_are_texts_as_duckdb_writes_them(capsy
     )
     assert answer(capsys, "sql", query.replace(", 2 AS one", ""), "--parquet", "rows.parquet").startswith("1 row in")
     assert pq.read_table("rows.parquet")["i"].to_pylist() == ["3 months"]
+
+
+@pytest.mark.usefixtures("bare")
+def test_columns_of_one_name_are_all_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """As DuckDB names them in a table; a JSON object would keep the last, a Parquet file is read by no program."""
+    query = "SELECT 1 AS x, 2 AS x, 3 AS X, 4 AS x_1, 5 AS y"
+    with duckdb.connect() as db:
+        made = db.execute(f"CREATE TABLE made AS {query}").execute("DESCRIBE made").fetchall()
+    wanted = {"x": 1, "x_1": 2, "X_2": 3, "x_1_1": 4, "y": 5}
+    assert [*wanted] == [one[0] for one in made]
+    assert json.loads(answer(capsys, "sql", query, "--json")) == [wanted]
+    answer(capsys, "sql", query, "--parquet", "rows.parquet")
+    assert pq.read_table("rows.parquet").to_pylist() == [wanted]
+    assert duckdb.sql("FROM 'rows.parquet'").fetchall() == [(1, 2, 3, 4, 5)]
+
+
+@pytest.mark.usefixtures("bare")
+def test_sums_of_whole_numbers_are_whole_numbers_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """DuckDB adds them up in 128 bits, which Arrow has as a decimal."""
+    query = "SELECT sum(n) AS s, [sum(n)] AS l, 1.50 AS d FROM (VALUES (9007199254740993), (2), (-1)) AS t(n)"
+    assert json.loads(answer(capsys, "sql", query, "--json")) == [
+        {"s": 9007199254740994, "l": [9007199254740994], "d": "1.50"}
+    ]
+    assert answer(capsys, "sql", query, "--csv") == "s,l,d\n9007199254740994,[9007199254740994],1.50\n"
 
 
 @pytest.mark.usefixtures("bare")

@@ -14,8 +14,10 @@ import pytest
 
 from datakit.catalog.catalog_file import refresh
 from datakit.catalog.workspace import read_workspace
+from datakit.op import Context
 from datakit.sql import ask, connect
-from schemas import PREFERENCES, PROMPTS, SAMPLES, TOKENS, Column, Dataset, Schema
+from datakit.tokenize import Pack, PackPairs
+from schemas import PAIRS, PREFERENCES, PROMPTS, SAMPLES, TOKENS, Column, Dataset, Schema
 from schemas.manifest import Manifest
 from tests.datakit.catalog.workspaces import REWARDED, WHY, Maker, rewarded, samples
 
@@ -310,6 +312,52 @@ def test_the_prompts_of_an_online_run_are_no_rows_that_were_trained_on(make: Mak
         (folder / "_manifest.json").write_bytes(made.to_bytes())
     asked = "SELECT checkpoint, count(*) FROM training_rows GROUP BY 1"
     assert sorted(rows(make, asked)) == [("own/judge-00000001", 4), ("own/offline-00000001", 2)]
+
+
+def _trained(make: Maker, name: str, data: Dataset) -> None:
+    """A checkpoint that was trained on `data`."""
+    folder = make.root / "own" / f"{name}-00000001"
+    folder.mkdir(parents=True)
+    op = {"name": "train.sft", "version": 1, "params": {}}
+    made = Manifest(kind="checkpoint", op=op, parents=(data.as_parent("data"),))
+    (folder / "_manifest.json").write_bytes(made.to_bytes())
+
+
+@pytest.mark.parametrize("with_sources", [True, False])
+def test_rows_in_packs_were_trained_on_one_by_one(make: Maker, with_sources: bool) -> None:
+    """The view of packs is the view of the rows that they were made of."""
+    lists = ([[1, 2], [3], [4, 5, 6], [7, 8, 9, 10]], [[0, 1], [1], [0, 0, 1], [0, 1, 1, 1]])
+    kinds = (TOKENS["input_ids"].type, TOKENS["loss_mask"].type)
+    ids, masks = (pa.array(one, kind) for one, kind in zip(lists, kinds, strict=True))
+    given = pa.table({"sample_id": ["a", "b", "c", "d"], "input_ids": ids, "loss_mask": masks})
+    if with_sources:
+        given = given.append_column("source", pa.array(["x", None, "y", "x"]))
+    op = Pack(capacity=5)
+    schema = TOKENS if with_sources else TOKENS.dropping("source")
+    packed = op.gather(given, Context()).rows
+    _trained(make, "alone", make("own/tokens-00000001", schema, schema.conform(given)))
+    _trained(make, "packed", make("own/packs-00000001", op.gives(schema), [packed.slice(0, 1), packed.slice(1)]))
+    assert 1 < packed.num_rows < 4
+    columns = "sample_id, input_ids, loss_mask, source, stage"
+    asked = f"SELECT {columns} FROM training_rows WHERE checkpoint = '{{}}' ORDER BY 1"
+    alone, inside = (rows(make, asked.format(f"own/{one}-00000001")) for one in ("alone", "packed"))
+    assert [one[:4] for one in inside] == [one[:4] for one in alone] and len(alone) == 4
+    assert {one[4] for one in inside} == {"packs"}
+    names = rows(make, "SELECT DISTINCT pack_id FROM training_rows WHERE pack_id IS NOT NULL ORDER BY 1")
+    assert [one for (one,) in names] == sorted(packed["pack_id"].to_pylist())
+
+
+def test_pairs_in_packs_were_trained_on_one_by_one(make: Maker) -> None:
+    margin = Column("margin", pa.float64(), "how far apart")
+    given = PAIRS.example(5).append_column(margin.field, pa.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    op, kind = PackPairs(capacity=12, numbers=("margin",)), PAIRS.adding(margin)
+    packed = op.gather(given, Context()).rows
+    _trained(make, "alone", make("own/pairs-00000001", kind, given))
+    _trained(make, "packed", make("own/packs-00000001", op.gives(kind), packed))
+    names = ", ".join(kind.names)
+    asked = f"SELECT {names} FROM training_rows WHERE checkpoint = 'own/{{}}-00000001' ORDER BY 1"
+    alone, inside = (rows(make, asked.format(one)) for one in ("alone", "packed"))
+    assert inside == alone and len(alone) == 5 > packed.num_rows
 
 
 def test_what_an_operation_adds_for_learning_is_no_reward(make: Maker) -> None:

@@ -53,6 +53,22 @@ def test_rows_without_a_label_are_counted_and_left_out(put, tmp_path):
     assert "agreement[source=y]" not in made
 
 
+RIGHT = [1.0, 0.0, 1.0, 0.0, None, float("nan")]
+KINDS = (pa.bool_(), pa.int8(), pa.int64(), pa.float32(), pa.float64())
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("other", KINDS, ids=str)
+def test_numbers_and_truth_values_are_one_label(put, tmp_path, kind, other):
+    """A rule that says 1.0 and a person who says true agree; neither null nor NaN is a label."""
+    without = [*RIGHT[:-1], None]
+    columns = [pa.array(RIGHT if pa.types.is_floating(one) else without).cast(one) for one in (kind, other)]
+    rows = pa.table({"judge": columns[0], "human": columns[1]})
+    out = apply(Agreement(one="judge", other="human"), put(rows), str(tmp_path / "out")).read().to_pylist()
+    made = {row["metric"]: row["value"] for row in out}
+    assert (made["agreement"], made["kappa"], made["rows"], made["left_out"]) == (1.0, 1.0, 4, 2)
+
+
 @pytest.mark.parametrize("size", [3, 4])
 def test_kappa_against_a_plain_count(size):
     table = np.random.default_rng(size).integers(0, 50, (size, size)).astype(float)
