@@ -62,7 +62,25 @@ def test_of_samples_against_numpy(tmp_path: Path) -> None:
     assert values["correlation of reward and length"] == [f"{np.corrcoef(rewards, letters)[0, 1]:+.2f}"]
     assert values["spread of rewards that length explains"] == [f"{1 - within / rewards.var(ddof=1):.1%}"]
     assert values["prompts whose answers are worth the same"] == [f"{np.mean(np.array(spread) == 0):.1%}"]
-    assert values["best answers that repeat another"] == ["50.0%"], "eleven are one answer, nine are their own"
+    for number, row in enumerate(best):
+        texts[row] = "a b" if number % 2 else f"a b{'c' * number}"
+    once = {(prompts[row], texts[row]) for row in best}
+    assert len(once) < 20, "a prompt's equal answers count once"
+    repeated = 1 - len({text for _, text in once}) / len(once)
+    assert values["best answers that repeat another prompt's"] == [f"{repeated:.1%}"]
+
+
+def test_right_answers_that_a_prompt_got_several_times_are_no_trick(tmp_path: Path) -> None:
+    """Eight right answers to each prompt; of those rewarded alike the best tenth is drawn by lot, whatever they say."""
+    texts, prompts = [f"{place % 50}" for place in range(400)], [f"p{place % 50}" for place in range(400)]
+    rows = answers(texts, [1.0] * 400, prompts)
+    made = Maker(tmp_path)("rest/x/iter=1/rewards-00000001", SAMPLES.adding(REWARD), rows, op="label.reward")
+    assert grid(shown(tmp_path, [made]), 0)["best answers that repeat another prompt's"] == ["0.0%"]
+    one_trick = answers(["please"] * 100 + texts[:300], [2.0] * 100 + [1.0] * 300, prompts)
+    other = tmp_path / "other"
+    made = Maker(other)("rest/x/iter=1/rewards-00000001", SAMPLES.adding(REWARD), one_trick, op="label.reward")
+    [share] = grid(shown(other, [made]), 0)["best answers that repeat another prompt's"]
+    assert float(share.rstrip("%")) > 90
 
 
 @pytest.mark.parametrize("ties", [False, True])

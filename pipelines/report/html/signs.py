@@ -24,7 +24,8 @@ _OF_SAMPLES = {
     "spread of rewards that length explains": "less what chance gives so many lengths; near 100%: among answers of one "
     "length there is little to choose",
     "prompts whose answers are worth the same": "they teach nothing where answers are held against each other",
-    "best answers that repeat another": "of the best tenth, letter case and blanks aside: many say that one trick wins",
+    "best answers that repeat another prompt's": "of the best tenth, each once for its prompt, letter case and blanks "
+    "aside: many say that one trick wins",
 }
 _OF_JUDGED = {
     "wrong answers rated above right ones": "of all pairs of the two; 50% is chance: the reward knows nothing of it",
@@ -70,12 +71,13 @@ def _of_samples(run: ReportedRun, entry: Entry) -> Values:
         ), within AS (SELECT sum(spread) AS spread, count(*) AS lengths
             FROM (SELECT var_pop(reward) * count(*) AS spread FROM every GROUP BY letters)),
         prompts AS (SELECT max(reward) - min(reward) AS spread FROM every GROUP BY prompt_id HAVING count(*) > 1),
-        best AS (SELECT words FROM every QUALIFY ntile({_BEST}) OVER (ORDER BY reward DESC, words) = 1)
+        best AS (SELECT prompt_id, words FROM every
+            QUALIFY ntile({_BEST}) OVER (ORDER BY reward DESC, md5(prompt_id || words), words) = 1)
         SELECT (SELECT corr(reward, letters) FROM every) AS correlation,
             (SELECT 1 - any_value(within.spread) / nullif(count(*) - any_value(lengths), 0)
                 / nullif(var_samp(reward), 0) FROM every, within) AS explained,
             (SELECT avg((spread < 1e-9)::INTEGER) FROM prompts) AS flat,
-            (SELECT 1 - count(DISTINCT words) / count(*) FROM best) AS repeated
+            (SELECT 1 - count(DISTINCT words) / count(DISTINCT (prompt_id, words)) FROM best) AS repeated
         """
     )
     shares = [_share(shown[name]) for name in ("explained", "flat", "repeated")]
