@@ -122,7 +122,7 @@ def json_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def objects(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
-    """The rows as objects."""
+    """The rows as objects, a column of one name each."""
     for batch in batches:
         for record in _records(batch):
             yield dict(zip(batch.schema.names, record, strict=True))
