@@ -39,7 +39,7 @@ CATALOG = "catalog.duckdb"
 EVERYTHING = "everything"
 """The schema of views that show every variant. Their columns mean the same; what they mean stands with the others."""
 
-_FORMAT = 7
+_FORMAT = 8
 """Rises when the views become others over the same manifests."""
 
 _LEFT_SECONDS = 86400

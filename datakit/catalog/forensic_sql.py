@@ -28,9 +28,9 @@ def _same(one: str, other: str) -> str:
 
 
 def _of_one_sample(one: str, other: str) -> str:
-    """Those of an online run are in one dataset, where ids may come again in another step."""
-    steps = f"{one}.step IS NOT DISTINCT FROM {other}.step"
-    return f"{one}.sample_id = {other}.sample_id AND ({one}.dataset <> {other}.dataset OR {steps})"
+    """Two recipes, and steps of an online run, may draw samples of one id: those that were drawn at one place."""
+    places = f"coalesce({one}.drawn, {other}.drawn)", f"coalesce({other}.drawn, {one}.drawn)"
+    return f"{one}.sample_id = {other}.sample_id AND {places[0]} IS NOT DISTINCT FROM {places[1]}"
 
 
 _SAMPLES = f"main.samples AS s ON {_of_one_sample('r', 's')}"
@@ -98,7 +98,8 @@ _REPEATED_WINNERS = f"""
 _RANKED = f"""
     both_scored AS (
         SELECT r.recipe, r.experiment, r.iteration, r.step, r.stage, r.scorer, o.scorer AS other, r.dataset,
-            o.dataset AS other_dataset, r.sample_id, r.prompt_id, r.value, o.value AS other_value
+            o.dataset AS other_dataset, r.sample_id, r.prompt_id, r.value, o.value AS other_value,
+            coalesce(r.drawn, o.drawn) AS drawn
         FROM main.rewards AS r JOIN main.rewards AS o ON {_of_one_sample("r", "o")}
             AND (r.scorer, r.dataset) > (o.scorer, o.dataset)
         WHERE isfinite(r.value) AND isfinite(o.value)
@@ -175,11 +176,11 @@ _NEVER_IMPROVED = f"""
 
 _EXTREMES = f"""
     WITH ends AS (
-        SELECT {_LINE}, dataset, unnest([
+        SELECT {_LINE}, dataset, drawn, unnest([
             {{'side': 'best', 'rows': max_by({{'sample_id': sample_id, 'value': value}}, value, {SHOWN})}},
             {{'side': 'worst', 'rows': min_by({{'sample_id': sample_id, 'value': value}}, value, {SHOWN})}}
-        ]) AS one FROM main.rewards WHERE isfinite(value) GROUP BY {_LINE}, dataset
-    ), r AS (SELECT {_LINE}, dataset, one.side AS side, unnest(one.rows, recursive := true) FROM ends)
+        ]) AS one FROM main.rewards WHERE isfinite(value) GROUP BY {_LINE}, dataset, drawn
+    ), r AS (SELECT {_LINE}, dataset, drawn, one.side AS side, unnest(one.rows, recursive := true) FROM ends)
     SELECT {_OF_R}, side, r.sample_id, any_value(s.prompt_id) AS prompt_id, value,
         any_value(s.response) AS response
     FROM r LEFT JOIN {_SAMPLES} GROUP BY ALL ORDER BY {_OF_R}, side, value DESC"""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from datakit.catalog.lineage import Lineage
@@ -72,6 +72,12 @@ _ROW_KEYS = (
     Field("pair_id", "VARCHAR", "the row in the data, where its key is called so", ""),
 )
 _STEP = Field("step", "INTEGER", "the step of an online run that drew it; else the improve step of the iteration", "")
+_DRAWN = Field(
+    "drawn",
+    "VARCHAR",
+    "the place of the dataset that brought the sample in, where one did: two recipes may draw one",
+    "",
+)
 _CHECKPOINT = Field("checkpoint", "VARCHAR", "the place of the checkpoint that was trained", "")
 
 
@@ -88,7 +94,7 @@ def row_views(chosen: Chosen) -> dict[str, View]:
     """Every view over rows, by name."""
     views = {view: _whole(chosen, view, schema) for view, schema in _WHOLE.items()}
     given: Mapping[str, tuple[Sequence[Field], Callable[[Chosen], Iterator[Part]]]] = {
-        "rewards": ((*_REWARD_FIELDS, _STEP), _rewards),
+        "rewards": ((*_REWARD_FIELDS, _STEP, _DRAWN), _rewards),
         "verdicts": ((*_ROW_KEYS, *_VERDICT_FIELDS), _verdicts),
         "rejected": ((*_REJECTED_FIELDS, *_ROW_KEYS, _STEP), _rejected),
         "training_rows": ((_CHECKPOINT, *_fields(TOKENS)), _training_rows),
@@ -102,6 +108,16 @@ def _whole(chosen: Chosen, view: str, schema: Schema) -> View:
     What was made of another variant, too, stands with all its rows, those of the chosen ones among them.
     """
     key = None if view == "reports" else schema.key
+    parts = [_part(chosen, one) for one in _origins(chosen, schema, key)]
+    if view != "samples":
+        return stacked(_fields(schema), parts, _MEANINGS[view])
+    drawn = (_drawn(chosen, one) for one in chosen.rollouts if one.holds_answers)
+    every = [_drawn_in(part, part.entry.place) for part in (*map(_stepped, parts), *drawn)]
+    return stacked((*_fields(schema), _STEP, _DRAWN), every, _MEANINGS[view])
+
+
+def _origins(chosen: Chosen, schema: Schema, key: Sequence[str] | None) -> list[Entry]:
+    """The entries of a kind that bring its rows in."""
     entries = [one for one in chosen.entries if _is(one, schema, key)]
     there = {one.place for one in entries}
 
@@ -110,11 +126,7 @@ def _whole(chosen: Chosen, view: str, schema: Schema) -> View:
         above = [one for one in chosen.lineage.parents(entry) if _is(one, schema, key) and one.place not in below]
         return bool(above) and all(one.place in there or has_them(one, below | {one.place}) for one in above)
 
-    parts = [_part(chosen, one) for one in entries if not has_them(one, frozenset((one.place,)))]
-    if view != "samples":
-        return stacked(_fields(schema), parts, _MEANINGS[view])
-    drawn = (_drawn(chosen, one) for one in chosen.rollouts if one.holds_answers)
-    return stacked((*_fields(schema), _STEP), [*map(_stepped, parts), *drawn], _MEANINGS[view])
+    return [one for one in entries if not has_them(one, frozenset((one.place,)))]
 
 
 def _is(entry: Entry, schema: Schema, key: Sequence[str] | None) -> bool:
@@ -142,12 +154,39 @@ def _drawn(chosen: Chosen, rollout: Rollout, fields: tuple[Field, ...] | None = 
     return _stepped(replace(_part(chosen, rollout.entry, fields), labels=rollout.labels))
 
 
+def _drawn_in(part: Part, place: str | None) -> Part:
+    """A part with where its samples were drawn; a column of that name stands as `row_drawn`."""
+    fields = tuple(replace(one, name="row_drawn") if one.name.lower() == _DRAWN.name else one for one in part.fields)
+    return replace(part, fields=fields, labels={**part.labels, _DRAWN.name: place})
+
+
 def _rewards(chosen: Chosen) -> Iterator[Part]:
-    yield from map(_stepped, _judged(chosen))
+    origins = {one.place for one in _origins(chosen, SAMPLES, SAMPLES.key)}
+    for part in map(_stepped, _judged(chosen)):
+        places = _origins_of(chosen, part.entry, origins)
+        yield _drawn_in(part, places.pop() if len(places) == 1 else None)
     for one in chosen.rollouts:
         if one.holds_answers:
             for part in _numbers_of(chosen, one):
-                yield replace(part, labels={**part.labels, **one.labels})
+                yield _drawn_in(replace(part, labels={**part.labels, **one.labels}), one.entry.place)
+
+
+def _origins_of(chosen: Chosen, entry: Entry, origins: Collection[str]) -> set[str]:
+    """Those of the `origins` that the samples of `entry` came from."""
+    matches, waiting, seen = set[str](), [entry], {entry.place}
+    while waiting:
+        one = waiting.pop()
+        if one.place in origins:
+            matches.add(one.place)
+            continue
+        above = [up for up in chosen.lineage.parents(one) if up.place not in seen and _has_samples(up)]
+        seen |= {up.place for up in above}
+        waiting += above
+    return matches
+
+
+def _has_samples(entry: Entry) -> bool:
+    return entry.made.kind == "dataset" and any(one.name == SAMPLES.key[0] for one in entry.made.columns)
 
 
 def _numbers_of(chosen: Chosen, rollout: Rollout) -> Iterator[Part]:

@@ -314,6 +314,25 @@ def test_the_prompts_of_an_online_run_are_no_rows_that_were_trained_on(make: Mak
     assert sorted(rows(make, asked)) == [("own/judge-00000001", 4), ("own/offline-00000001", 2)]
 
 
+def test_a_sample_that_two_recipes_drew_meets_its_rewards_once_in_each(make: Maker) -> None:
+    """The same policy, prompts and seed give the same samples under the same ids."""
+    drawn, given = samples(4), [1.0, 2.0, 3.0, 4.0]
+    for recipe in ("rest", "rejection-sampling"):
+        first = make(f"{recipe}/e/iter=1/samples-00000001", SAMPLES, drawn, op="generate.complete")
+        scored = make(f"{recipe}/e/iter=1/rewards-00000001", REWARDED, rewarded(drawn, given), first, op="label.reward")
+        make(f"{recipe}/e/iter=1/kept-00000001", REWARDED, rewarded(drawn, given)[2:], scored, op="filter.threshold")
+    other = make("rest/e/iter=2/samples-00000002", SAMPLES, samples(2, 10), op="generate.complete")
+    both = pa.concat_tables([drawn, samples(2, 10)])
+    make("rest/e/mixed-00000003", SAMPLES, both, first, other, op="blend.mix")
+    make("rest/e/judged-00000003", REWARDED, rewarded(both, [0.0] * 6), first, other, op="label.verify")
+    asked = "SELECT rewards.recipe, count(*), avg(value) FROM rewards JOIN samples USING (sample_id, drawn) GROUP BY 1"
+    assert sorted(rows(make, asked)) == [("rejection-sampling", 4, 2.5), ("rest", 4, 2.5)]
+    places = rows(make, "SELECT stage, count(*), count(drawn) FROM rewards GROUP BY 1 ORDER BY 1")
+    assert places == [("judged", 6, 0), ("rewards", 8, 8)]
+    counted = "SELECT recipe, iteration, answers FROM forensics.length WHERE stage = 'rewards' ORDER BY ALL"
+    assert rows(make, counted) == [("rejection-sampling", 1, 4), ("rest", 1, 4)]
+
+
 def _trained(make: Maker, name: str, data: Dataset) -> None:
     """A checkpoint that was trained on `data`."""
     folder = make.root / "own" / f"{name}-00000001"
