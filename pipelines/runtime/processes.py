@@ -1,4 +1,4 @@
-"""The fork server of a run: what every worker needs is imported once."""
+"""The fork server of a run, where what every worker needs is imported once, and the processes of stages in it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import luigi.worker
 
+from pipelines.runtime import settings
 from schemas.process.interpreter import safe_children, stops_deferred
 
 
@@ -25,15 +26,22 @@ def preload(modules: Iterable[str]) -> None:
 
 def start_whole() -> None:
     """Have Luigi start the process of a task whole or not at all: one that is cut off by a signal while it is started
-    would outlive this process for a moment, and end with a traceback.
+    would outlive this process for a moment, and end with a traceback. It works by the settings of this process, whose
+    command line it never sees.
     """
-    start = luigi.worker.TaskProcess.start
+    start, run = luigi.worker.TaskProcess.start, luigi.worker.TaskProcess.run
 
     def whole(process: luigi.worker.TaskProcess) -> None:
         ready = multiprocessing.Process(target=os.getpid)
         ready.start()  # waits, and may be interrupted, until the fork server has imported everything
         ready.join()
+        vars(process)["quiver_settings"] = settings.stated_values()
         with stops_deferred():
             start(process)
 
+    def with_settings(process: luigi.worker.TaskProcess) -> None:
+        settings.take(vars(process).get("quiver_settings", {}))
+        run(process)
+
     luigi.worker.TaskProcess.start = whole  # type: ignore[method-assign,assignment]
+    luigi.worker.TaskProcess.run = with_settings  # type: ignore[method-assign,assignment]

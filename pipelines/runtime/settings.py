@@ -162,6 +162,23 @@ def quiver_config() -> quiver:
     return section.clone(root=_below[-1], processes=1) if _below else section
 
 
+def stated_values() -> dict[str, dict[str, str]]:
+    """Every setting of `[quiver]` and `[launch]` as it stands in this process, whatever stated it."""
+    sections: tuple[luigi.Config, ...] = (quiver_config(), configured(launch))
+    return {
+        type(section).__name__: {name: one.serialize(getattr(section, name)) for name, one in section.get_params()}
+        for section in sections
+    }
+
+
+def take(values: Mapping[str, Mapping[str, str]]) -> None:
+    """Work by the settings of another process (`stated_values`), which stand above all files."""
+    config = luigi.configuration.get_config()
+    for section, stated in values.items():
+        for name, text in stated.items():
+            config.set(section, name, text.replace("%", "%%"))
+
+
 @contextmanager
 def below(root: str) -> Iterator[None]:
     """Everything goes below `root` meanwhile, by one process a stage, whatever is configured."""

@@ -58,6 +58,13 @@ def test_workers_and_processes_change_no_byte(tmp_path: Path) -> None:
     assert made[0] == made[1]
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_flags_of_quiver_hold_in_every_process(tmp_path: Path, workers: str) -> None:
+    flags = ("--quiver-processes", "3", "--quiver-hang-seconds", "0.5", "--launch-lines", '["--comment=5%"]')
+    done = luigi(tmp_path, "Toy", "--rows", "200", "--seconds", "60", "--workers", workers, *flags)
+    assert done.returncode == 14 and "error[14/worker-stuck]" in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("workers", ["0", "-1", "two"])
 def test_workers_that_would_do_nothing_are_refused(tmp_path: Path, workers: str) -> None:
     """Luigi alone ends with success and makes nothing."""
