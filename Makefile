@@ -23,7 +23,7 @@ test: ## the tests, file by file in two processes (JOBS=4 for four)
 	@bash setup.sh dev
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not matrix and not servers" $(ARGS)
 
-test-slow: build/trl/.installed build/lm-eval/.installed ## the long tail that `make test` leaves out
+test-slow: build/trl/.installed build/lm-eval/.installed build/ray/.installed ## the long tail that `make test` leaves out
 	@bash setup.sh dev
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
@@ -43,6 +43,12 @@ build/lm-eval/.installed: tests/fidelity/lm-eval.txt
 	@rm -rf build/lm-eval
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --target build/lm-eval -r $<
 	@mkdir -p build/lm-eval && touch $@
+
+build/ray/.installed: tests/executors/ray.txt
+	@bash setup.sh dev
+	@rm -rf build/ray
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --target build/ray -r $<
+	@mkdir -p build/ray && touch $@
 
 test-servers: build/vllm/.installed ## our client against a real vLLM, whose CPU build it puts into build/vllm: 3.5 GB
 	@bash setup.sh dev

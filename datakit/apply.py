@@ -6,7 +6,7 @@ Before any work the inputs' schemas, the resources and the place are checked. Th
 the output shard of the same number (`Read`, `GatherAll` and `Blend` give one stream, cut into shards). Rows
 that an operation drops stand in `rejected/` with a reason. The manifest is written last; until then nothing
 is visible, afterwards nothing changes. The same operation on the same inputs with the same seed gives the
-same bytes, whatever `processes` is.
+same bytes, whatever `processes` is, and wherever they are (`datakit.run.executor`).
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ import pyarrow as pa
 from datakit.columns.unique import Runs, repeated
 from datakit.op import REJECTION_COLUMNS, Blend, Op, Read
 from datakit.run.chunks import Chunks, remove_stale
+from datakit.run.executor import Executor
 from datakit.run.facts import check_tokenizers, facts_of
 from datakit.run.output import Done, check_budget
 from datakit.run.progress import OnProgress, Reporter
 from datakit.run.resource import Resource, check_needs
-from datakit.run.runner import run
+from datakit.run.runner import Local
 from datakit.run.shapes import failed, kept_by
 from datakit.run.work import Job, streams
 from schemas import Schema
@@ -57,7 +58,7 @@ def apply(
     rows_per_chunk: int = ROWS_PER_CHUNK,
     task_key: str | None = None,
     hang_seconds: float | None = None,
-    environments: Sequence[Mapping[str, str]] = (),
+    executor: Executor | None = None,
 ) -> Dataset:
     """Run `op` over `inputs` and publish the result at the URL `into`.
 
@@ -66,12 +67,12 @@ def apply(
     a share of the input rows; None: the operation's own limit, mostly none. `task_key` where the caller knows
     it already; a dataset of that key at `into` is returned as it is. Finished chunks of paid operations survive
     a failure and are used again by the next run of the same task. A worker that is silent for `hang_seconds` has failed
-    (a stream may be, while it computes); None: wait. `environments`: what each process sets before it opens resources.
+    (a stream may be, while it computes); None: wait. `executor`: who works instead of `processes` of this machine.
 
     Raises `ConfigError` (2) before any work; `DataError` (10) for rows that break a contract, an operation that raises
     (`op-failed`), too many rejected rows or a key that two rows have; `WorkerError` (14); `ConflictError` (15).
     """
-    assert min(processes + 1, rows_per_shard, rows_per_chunk) > 0 and len(environments) in (0, processes), processes
+    assert min(processes + 1, rows_per_shard, rows_per_chunk) > 0, processes
     given, resources = (inputs,) if isinstance(inputs, Dataset) else tuple(inputs), resources or {}
     op = op.with_outputs({name: resource.outputs for name, resource in resources.items()}).pinned()
     schema = check(op, tuple(dataset.schema for dataset in given), resources)
@@ -96,10 +97,10 @@ def apply(
             rows_per_shard=rows_per_shard,
             max_rejected=_limit(op, max_rejected, given),
             hang_seconds=hang_seconds,
-            environments=tuple(environments),
         )
-        done = _within_budget(job, run(job, processes, reporter), max_rejected)
-        dataset = _commit(job, done, task_key, reporter.seconds, processes)
+        executor = executor or Local(processes)
+        done = _within_budget(job, executor.run(job, reporter), max_rejected)
+        dataset = _commit(job, done, task_key, reporter.seconds, executor)
     chunks.drop()
     reporter.reach(reporter.rows, force=True)
     return dataset
@@ -222,7 +223,7 @@ def _check_keys(job: Job, done: Sequence[Done], keys: Runs) -> None:
         )
 
 
-def _commit(job: Job, done: Sequence[Done], task_key: str, seconds: float, processes: int) -> Dataset:
+def _commit(job: Job, done: Sequence[Done], task_key: str, seconds: float, executor: Executor) -> Dataset:
     counts: dict[str, float] = {}
     for shard in done:
         for name, count in shard.counts.items():
@@ -238,7 +239,8 @@ def _commit(job: Job, done: Sequence[Done], task_key: str, seconds: float, proce
         facts=facts_of(job.op, job.inputs, job.resources, job.attempt.schema) | dict(done[0].facts if done else {}),
         runtime_info={
             "seconds": round(seconds, 3),
-            "processes": processes,
+            "executor": executor.name,
+            "processes": executor.processes,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "python": platform.python_version(),
             "pyarrow": pa.__version__,

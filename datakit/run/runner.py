@@ -17,14 +17,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import Any, ClassVar
 
 from datakit.overlap import overlapped
 from datakit.run.output import Done
 from datakit.run.progress import INTERVAL, Reporter
 from datakit.run.resource import close_all, open_all
 from datakit.run.shapes import failed, kept_by
-from datakit.run.watch import Watch, tell_stacks
+from datakit.run.watch import StackFile, Watch, busy_seconds, tell_stacks
 from datakit.run.work import Advance, Asked, Job, work
 from schemas.errors import ConfigError, QuiverError, WorkerError, printable
 from schemas.process.interpreter import safe_children
@@ -34,12 +34,25 @@ _HOME = os.getpid()
 _GRACE_SECONDS = 30.0
 
 
-def run(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]]:
-    """The finished pieces of `job`, as they finish; inline where `processes` is 0."""
-    if processes <= 0 or job.tasks == 0:
-        yield from _inline(job, reporter)
-    else:
-        yield from _pooled(job, min(processes, job.tasks), reporter)
+@dataclass(frozen=True)
+class Local:
+    """`processes` workers on this machine, or this process where it is 0. `environments`: what each worker sets before
+    it opens resources.
+    """
+
+    processes: int = 0
+    environments: Sequence[Mapping[str, str]] = ()
+    name: ClassVar[str] = "local"
+
+    def __post_init__(self) -> None:
+        assert self.processes >= 0 and len(self.environments) in (0, self.processes), self
+
+    def run(self, job: Job, reporter: Reporter) -> Iterator[list[Done]]:
+        """The finished pieces of `job`, as they finish."""
+        if self.processes == 0 or job.tasks == 0:
+            yield from _inline(job, reporter)
+        else:
+            yield from _pooled(job, min(self.processes, job.tasks), self.environments, reporter)
 
 
 def _inline(job: Job, reporter: Reporter) -> Iterator[list[Done]]:
@@ -47,7 +60,7 @@ def _inline(job: Job, reporter: Reporter) -> Iterator[list[Done]]:
         yield from _overlapped(job, reporter)
         return
     opened = open_all(job.resources)
-    asked = _asked(job, opened, reporter.advance, range(job.tasks))
+    asked = asked_ahead(job, opened, reporter.advance, range(job.tasks))
     try:
         for index in range(job.tasks):
             yield work(job, index, opened, reporter.advance, asked=asked)
@@ -57,7 +70,7 @@ def _inline(job: Job, reporter: Reporter) -> Iterator[list[Done]]:
         close_all(opened)
 
 
-def _asked(job: Job, opened: Mapping[str, Any], advance: Advance, shards: Sequence[int]) -> Asked | None:
+def asked_ahead(job: Job, opened: Mapping[str, Any], advance: Advance, shards: Sequence[int]) -> Asked | None:
     """The chunks of these shards asked ahead, where what they are asked of takes more than one call at a time."""
     return Asked(job, opened, advance, shards) if job.concurrency > 1 else None
 
@@ -76,26 +89,31 @@ class _Worker:
     began: bool = False
 
 
-def _pooled(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]]:
+def _pooled(
+    job: Job, processes: int, environments: Sequence[Mapping[str, str]], reporter: Reporter
+) -> Iterator[list[Done]]:
     context = _context()
     workers: list[_Worker] = []
     pieces = iter(range(job.tasks))
-    watch = Watch(job)
+    stacks = StackFile() if job.hang_seconds is not None else None
+    watch = Watch(job, busy_seconds, stacks.asked if stacks else lambda _: b"")
     try:
         for number in range(processes):
-            worker = _start(context, job, number, processes, watch.stacks)
+            environment = environments[number] if environments else {}
+            worker = _start(context, job, environment, processes, stacks.path if stacks else "")
             workers.append(worker)
             _hand_out(worker, pieces)
         while busy := [worker for worker in workers if worker.piece is not None]:
             pipes = {worker.pipe: worker for worker in busy}
             for pipe in wait(list(pipes), timeout=INTERVAL):
-                watch.progressed(pipes[pipe].process.pid)  # type: ignore[index]
+                watch.progressed(pipes[pipe].process.pid or 0)  # type: ignore[index]
                 done = _receive(pipes[pipe], job, reporter)  # type: ignore[index]
                 if done is not None:
                     _hand_out(pipes[pipe], pieces)  # type: ignore[index]
                     yield done
             reporter.reach(reporter.rows)
-            watch.check({worker.process.pid: worker.piece for worker in busy if worker.piece is not None})
+            pids = {worker.process.pid: worker.piece for worker in busy}
+            watch.check({pid: piece for pid, piece in pids.items() if pid is not None and piece is not None})
         for worker in workers:
             worker.process.join(_GRACE_SECONDS)
     finally:
@@ -104,12 +122,13 @@ def _pooled(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]
                 worker.process.kill()
             worker.pipe.close()
             worker.process.join()
-        watch.close()
+        if stacks:
+            stacks.close()
 
 
-def _start(context: BaseContext, job: Job, number: int, processes: int, stacks: str) -> _Worker:
+def _start(context: BaseContext, job: Job, environment: Mapping[str, str], processes: int, stacks: str) -> _Worker:
     mine, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(job, theirs, number, processes, stacks))  # type: ignore[attr-defined]
+    process = context.Process(target=_serve, args=(job, theirs, environment, processes, stacks))  # type: ignore[attr-defined]
     try:
         with safe_children():
             process.start()
@@ -118,13 +137,13 @@ def _start(context: BaseContext, job: Job, number: int, processes: int, stacks: 
     except Exception as fault:
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise _not_started("this script starts worker processes whenever it is imported, as workers do") from fault
-        raise _not_picklable(job) from fault
+        raise not_picklable(job) from fault
     finally:
         theirs.close()
     return _Worker(process, mine)
 
 
-def _not_picklable(job: Job) -> ConfigError:
+def not_picklable(job: Job) -> ConfigError:
     """What to say of work that cannot be sent to another process: which part, and why as far as its name tells."""
     parts = {job.op.name: job.op, **{f"its resource {name}": one.open for name, one in job.resources.items()}}
     name, part = next(((name, part) for name, part in parts.items() if not _travels(part)), (job.op.name, job.op))
@@ -206,14 +225,13 @@ def _context() -> BaseContext:
     return multiprocessing.get_context("forkserver" if os.getpid() == _HOME else "spawn")
 
 
-def _serve(job: Job, pipe: Connection, number: int, processes: int, stacks: str) -> None:
-    """Worker `number`: does one piece after another, until there is none or its parent is gone."""
+def _serve(job: Job, pipe: Connection, environment: Mapping[str, str], processes: int, stacks: str) -> None:
+    """A worker: does one piece after another, until there is none or its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tell_stacks(stacks)
     end_with_parent()
-    _share_cores(processes)
-    if job.environments:
-        os.environ.update(job.environments[number])
+    share_cores(max(1, (os.cpu_count() or 1) // processes))
+    os.environ.update(environment)
     opened: dict[str, Any] = {}
     asked: Asked | None = None
     try:
@@ -223,7 +241,7 @@ def _serve(job: Job, pipe: Connection, number: int, processes: int, stacks: str)
             opened = open_all(job.resources)
         while index is not None:
             if asked is None or processes > 1:  # a worker alone does every shard, in order
-                asked = _asked(job, opened, pipe.send, [index] if processes > 1 else range(job.tasks))
+                asked = asked_ahead(job, opened, pipe.send, [index] if processes > 1 else range(job.tasks))
             pipe.send(work(job, index, opened, pipe.send, asked=asked))
             index = pipe.recv()
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -238,11 +256,10 @@ def _serve(job: Job, pipe: Connection, number: int, processes: int, stacks: str)
         close_all(opened)
 
 
-def _share_cores(processes: int) -> None:
-    """Libraries that start a thread per core get their share of the cores."""
+def share_cores(share: int) -> None:
+    """In a worker: libraries that start a thread per core start `share` of them."""
     import pyarrow as pa
 
-    share = max(1, (os.cpu_count() or 1) // processes)
     pa.set_cpu_count(share)
     for name in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, str(share))

@@ -8,75 +8,63 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
+from typing import Generic, TypeVar
 
 from datakit.run.shapes import kept_by
 from datakit.run.work import Job
 from schemas.errors import WorkerError
 from schemas.store.scratch import Scratch
 
-_DUMP_SECONDS = 5.0
-_START_SECONDS = 600.0
+DUMP_SECONDS = 5.0
+START_SECONDS = 600.0
 _IDLE = 0.01
 """Share of a processor below which a process counts as waiting."""
 
 
-class Watch:
-    """The silence of the workers of one job; `stacks` is the file to which they write when they are asked."""
+Worker = TypeVar("Worker", bound=Hashable)
 
-    def __init__(self, job: Job) -> None:
-        self.job, self.stacks = job, ""
-        self._last_sign: dict[int, tuple[float, float]] = {}
+
+class Watch(Generic[Worker]):
+    """The silence of the workers of one job. `busy_seconds` is the processor time that a worker has used, as far as is
+    known; `stacks` what its threads are at, as it tells when it is asked.
+    """
+
+    def __init__(self, job: Job, busy_seconds: Callable[[Worker], float], stacks: Callable[[Worker], bytes]) -> None:
+        self.job, self._busy_seconds, self._stacks = job, busy_seconds, stacks
+        self._last_sign: dict[Worker, tuple[float, float]] = {}
         self._began = time.monotonic()
-        if job.hang_seconds is not None:
-            self._scratch = Scratch("quiver-watch-")
-            self.stacks = os.path.join(self._scratch.path, "stacks.txt")
-            open(self.stacks, "x").close()
 
-    def progressed(self, pid: int | None) -> None:
+    def progressed(self, worker: Worker) -> None:
         """A worker has sent a sign of progress."""
-        if self.job.hang_seconds is not None and pid is not None:
-            self._last_sign[pid] = (time.monotonic(), _busy_seconds(pid))
+        if self.job.hang_seconds is not None:
+            self._last_sign[worker] = (time.monotonic(), self._busy_seconds(worker))
 
-    def check(self, busy: Mapping[int | None, int]) -> None:
-        """Raise `WorkerError` for a worker that hangs; `busy` are the pieces that processes work on, by pid."""
+    def check(self, busy: Mapping[Worker, int]) -> None:
+        """Raise `WorkerError` for a worker that hangs; `busy` are the pieces that workers are at."""
         limit = self.job.hang_seconds
         if limit is None:
             return
-        for pid, piece in busy.items():
-            if pid is None:
-                continue
-            since, used = self._last_sign.get(pid, (self._began, 0.0))
-            silent, spoke = time.monotonic() - since, pid in self._last_sign
-            if silent > (limit if spoke else max(limit, _START_SECONDS)) and self._waits(pid, used, silent):
-                raise self._stuck(pid, piece, silent)
+        for worker, piece in busy.items():
+            since, used = self._last_sign.get(worker, (self._began, 0.0))
+            silent, spoke = time.monotonic() - since, worker in self._last_sign
+            if silent > (limit if spoke else max(limit, START_SECONDS)) and self._waits(worker, used, silent):
+                raise self._stuck(worker, piece, silent)
 
-    def close(self) -> None:
-        """Remove the file of stacks that workers write to; `_stuck` has put away what is reported."""
-        if self.stacks:
-            self._scratch.close()
-
-    def _waits(self, pid: int, used: float, silent: float) -> bool:
+    def _waits(self, worker: Worker, used: float, silent: float) -> bool:
         if not self.job.streams:
             return True
-        now = _busy_seconds(pid)
-        if now - used <= _IDLE * silent:
+        if self._busy_seconds(worker) - used <= _IDLE * silent:
             return True
-        self.progressed(pid)
+        self.progressed(worker)
         return False
 
-    def _stuck(self, pid: int, piece: int, silent: float) -> WorkerError:
-        with suppress(ProcessLookupError, AttributeError):
-            os.kill(pid, signal.SIGUSR2)
-        until = time.monotonic() + _DUMP_SECONDS
-        while not os.path.getsize(self.stacks) and time.monotonic() < until:
-            time.sleep(0.1)
-        written = self._put_away()
+    def _stuck(self, worker: Worker, piece: int, silent: float) -> WorkerError:
+        written = _put_away(self._stacks(worker))
         return WorkerError(
             "worker-stuck",
             f"a worker has said nothing for {silent:.0f} s while it did piece {piece} of {self.job.op.name}",
@@ -87,14 +75,38 @@ class Watch:
             next="run the same command again; with a longer hang_seconds if the work is that slow",
         )
 
-    def _put_away(self) -> str:
-        """The stacks in a new file that stays; empty where none were written."""
-        if not os.path.getsize(self.stacks):
-            return ""
-        handle, path = tempfile.mkstemp(prefix="quiver-stacks-", suffix=".txt")
-        with os.fdopen(handle, "wb") as file, open(self.stacks, "rb") as stacks:
-            shutil.copyfileobj(stacks, file)
-        return path
+
+def _put_away(stacks: bytes) -> str:
+    """The stacks in a new file that stays; empty where there are none."""
+    if not stacks:
+        return ""
+    handle, path = tempfile.mkstemp(prefix="quiver-stacks-", suffix=".txt")
+    with os.fdopen(handle, "wb") as file:
+        file.write(stacks)
+    return path
+
+
+class StackFile:
+    """The file at `path` to which workers of this machine write their stacks when they are asked, until `close`."""
+
+    def __init__(self) -> None:
+        self._scratch = Scratch("quiver-watch-")
+        self.path = os.path.join(self._scratch.path, "stacks.txt")
+        open(self.path, "x").close()
+
+    def asked(self, pid: int) -> bytes:
+        """What the process `pid` writes; empty where it does not answer."""
+        with suppress(ProcessLookupError, AttributeError):
+            os.kill(pid, signal.SIGUSR2)
+        until = time.monotonic() + DUMP_SECONDS
+        while not os.path.getsize(self.path) and time.monotonic() < until:
+            time.sleep(0.1)
+        with open(self.path, "rb") as file:
+            return file.read()
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._scratch.close()
 
 
 def tell_stacks(path: str) -> None:
@@ -107,7 +119,7 @@ def tell_stacks(path: str) -> None:
             faulthandler.register(signal.SIGUSR2, file=file, all_threads=True)
 
 
-def _busy_seconds(pid: int) -> float:
+def busy_seconds(pid: int) -> float:
     """Processor time that a process has used; grows for ever where the system does not tell."""
     try:
         with open(f"/proc/{pid}/stat") as file:

@@ -50,7 +50,6 @@ class Job:
     rows_per_shard: int
     max_rejected: int | None = None
     hang_seconds: float | None = None
-    environments: tuple[Mapping[str, str], ...] = ()
 
     @property
     def streams(self) -> bool:

@@ -1,4 +1,4 @@
-"""The task that makes a table: one operation, in child processes."""
+"""The task that makes a table: one operation, in workers of its own."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from schemas.errors import counted, printable
 
 @makes(Table)
 class Apply(Make):
-    """Makes a table: one operation, in child processes."""
+    """Makes a table: one operation, in workers of its own."""
 
     def make(self, node: Table, stage: Stage) -> str:
         """`datakit.apply` with the settings of `[quiver]`."""
         from datakit.apply import apply
+        from pipelines.runtime.executors import executor_of
         from pipelines.runtime.resources import resource_of
-        from pipelines.runtime.workers import workers_of
         from schemas.dataset import Dataset
 
         quiver = settings.quiver_config()
@@ -27,15 +27,13 @@ class Apply(Make):
         rows = node.inputs[0].schema if node.inputs else None
         precision = node.op.precision
         inputs = [Dataset.open(given.url, verify=verify) for given in node.inputs]
-        processes, environments = workers_of(node, quiver.workers)
         made = apply(
             node.op,
             inputs,
             node.url,
             resources={name: resource_of(name, given, rows, precision) for name, given in node.resources.items()},
             seed=node.seed,
-            processes=processes,
-            environments=environments,
+            executor=executor_of(node),
             on_progress=lambda progress: stage.move(str(progress), progress.share),
             max_rejected=None if node.op.max_rejected is None else quiver.max_rejected,
             rows_per_shard=node.rows_per_shard,

@@ -37,6 +37,7 @@ from pipelines.cli.console import say, say_error
 from pipelines.cli.file_flags import of_file
 from pipelines.cli.known_commands import UnknownModule, UnknownTask
 from pipelines.runtime import settings
+from pipelines.runtime.executors import cluster_for
 from pipelines.runtime.failures import bug, distinct, error_of
 from pipelines.runtime.logfile import log_to_file
 from pipelines.runtime.processes import start_whole
@@ -248,7 +249,7 @@ def _done(task: luigi.Task, then: Callable[[luigi.Task, LuigiRunResult], T]) -> 
         before()
     _running.stays = getattr(task, "stays", "")
     log = log_to_file(_LOG)
-    with in_use(settings.quiver_config().root):
+    with in_use(settings.quiver_config().root), cluster_for(task):
         result = _scheduled(task)
     _raise_failures(task, result, log)
     refresh_views(settings.quiver_config().root)

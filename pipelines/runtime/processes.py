@@ -35,13 +35,20 @@ def start_whole() -> None:
         ready = multiprocessing.Process(target=os.getpid)
         ready.start()  # waits, and may be interrupted, until the fork server has imported everything
         ready.join()
-        vars(process)["quiver_settings"] = settings.stated_values()
+        vars(process)["quiver_settings"] = settings.stated_values(), _of_ray()
         with stops_deferred():
             start(process)
 
     def with_settings(process: luigi.worker.TaskProcess) -> None:
-        settings.take(vars(process).get("quiver_settings", {}))
+        values, variables = vars(process).get("quiver_settings", ({}, {}))
+        settings.take(values)
+        os.environ.update(variables)
         run(process)
 
     luigi.worker.TaskProcess.start = whole  # type: ignore[method-assign,assignment]
     luigi.worker.TaskProcess.run = with_settings  # type: ignore[method-assign,assignment]
+
+
+def _of_ray() -> dict[str, str]:
+    """Variables of Ray, which may be younger than the fork server: the address of a cluster that this run started."""
+    return {name: value for name, value in os.environ.items() if name.startswith("RAY_")}

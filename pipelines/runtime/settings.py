@@ -71,9 +71,19 @@ class quiver(luigi.Config):
         least=0, description="a worker of a data stage that is silent for so long has failed", significant=False
     )
 
+    executor = luigi.ChoiceParameter(
+        choices=["local", "ray"],
+        significant=False,
+        description="data stages in processes of this machine, or on a Ray cluster (extra ray)",
+    )
+    ray_address = luigi.Parameter(
+        significant=False,
+        description="HOST:PORT of a running Ray cluster; empty: RAY_ADDRESS, or one of this machine for the command",
+    )
+
     @property
     def workers(self) -> int:
-        """Processes of one data stage."""
+        """Processes of one data stage on this machine."""
         return self.processes or available_cores()
 
 
@@ -159,7 +169,7 @@ _below: list[str] = []
 def quiver_config() -> quiver:
     """The `[quiver]` section; `ConfigError` for a value that cannot be read."""
     section = configured(quiver)
-    return section.clone(root=_below[-1], processes=1) if _below else section
+    return section.clone(root=_below[-1], processes=1, executor="local") if _below else section
 
 
 def stated_values() -> dict[str, dict[str, str]]:
@@ -174,8 +184,8 @@ def stated_values() -> dict[str, dict[str, str]]:
 def take(values: Mapping[str, Mapping[str, str]]) -> None:
     """Work by the settings of another process (`stated_values`), which stand above all files."""
     config = luigi.configuration.get_config()
-    for section, stated in values.items():
-        for name, text in stated.items():
+    for section, texts in values.items():
+        for name, text in texts.items():
             config.set(section, name, text.replace("%", "%%"))
 
 

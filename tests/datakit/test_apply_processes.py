@@ -16,6 +16,7 @@ from datakit.apply import apply
 from datakit.generate import Complete
 from datakit.label import Length, Reward
 from datakit.run.resource import Resource
+from datakit.run.runner import Local
 from schemas import PROMPTS
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, WorkerError
@@ -186,6 +187,6 @@ def test_each_worker_sets_its_own_variables_before_it_opens_a_model(put, tmp_pat
     resources = {"scorer": Resource("devices", DeviceScorer, DeviceScorer.takes)}
     environments = [{"TOY_DEVICE": "3"}, {"TOY_DEVICE": "5"}]
     given, out = put(responses(*"abcdef"), (1, 1, 1, 3)), str(tmp_path / "out")
-    scored = apply(Reward(), given, out, resources=resources, processes=2, environments=environments)
+    scored = apply(Reward(), given, out, resources=resources, executor=Local(2, environments))
     assert set(scored.read()["reward"].to_pylist()) == {3.0, 5.0}
     assert "TOY_DEVICE" not in os.environ
