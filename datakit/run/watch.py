@@ -105,7 +105,7 @@ class StackFile:
             return file.read()
 
     def close(self) -> None:
-        """Remove the file."""
+        """Remove the file and its folder."""
         self._scratch.close()
 
 

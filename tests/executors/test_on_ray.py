@@ -100,7 +100,7 @@ def test_a_command_runs_its_stages_on_a_cluster_of_its_own(tmp_path: Path, worke
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-5000:]
         manifests = [json.loads(path.read_text()) for path in sorted(folder.rglob("_manifest.json"))]
-        made[executor] = [one["content"] for one in manifests]
+        made[executor] = [[one["content"]["key"], one["content"]["files"]] for one in manifests]
         assert {one["runtime_info"]["executor"] for one in manifests} == {executor}
     assert made["local"] == made["ray"] and len(made["ray"]) == 4
 
