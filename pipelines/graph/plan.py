@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from datakit.op import NOTHING, Op
 from datakit.run.resource import check_needs
-from pipelines.graph import from_file, made_by
+from pipelines.graph import from_file, made_by, other_rows
 from pipelines.graph.backend import backend_of, check_model, outputs_of, roles_of
 from pipelines.graph.faults import Faults, RefusedTable, StandIn
 from pipelines.graph.limits import check_settings, check_template
@@ -220,17 +220,29 @@ def _check_given(node: Table) -> None:
         raise
 
 
-def _require(rows: Node, needed: Schema, who: str, known: Callable[[], made_by.Known], op: Op | None = None) -> None:
+def _require(
+    rows: Node,
+    needed: Schema,
+    who: str,
+    known: Callable[[], made_by.Known],
+    op: Op | None = None,
+    learns: Algorithm | None = None,
+) -> None:
     """`Schema.requires`, and the command that makes what is missing, its models those that are `known`: asked for where
-    something is, because it looks through all trainings before this one.
+    something is, because it looks through all trainings before this one. What `learns` from the rows may need others.
     """
     schema = rows_of(rows)
     try:
         schema.requires(needed, who)
     except DataError as error:
         lacking = [name for name in needed.names if name not in schema]
+        if learns is not None and (recipe := other_rows.recipe_of(learns)):
+            error.expected = f"{error.expected}; {recipe} makes them of a file itself"
+        others = "" if learns is None else other_rows.first_step(learns, schema, data_flags(rows), known().reference)
         error.next = (
-            _next(from_file.Lack(lacking, rows, needed, op), known())
+            others
+            or _next(from_file.Lack(lacking, rows, needed, op), known())
+            or ("" if learns is None else other_rows.of_another(learns, schema))
             if lacking
             else made_by.without_nulls(needed, schema, data_flags(rows))
         )
@@ -283,7 +295,7 @@ def _check_meant(algorithm: Algorithm, rows: Schema, who: str) -> None:
             found=f"{', '.join(rows.names)}: rows of {', '.join(others)}",
             where=who,
             kept="nothing was started",
-            next=f"--algorithm {max(others, key=lambda name: len(algorithms()[name].rows.names))}",
+            next=other_rows.of_another(algorithm, rows),
         )
 
 
@@ -297,7 +309,7 @@ def _check_model(node: TrainedCheckpoint) -> None:
             packs = given.schema is not None and algorithm.packed(given.schema)
             needed = algorithm.reads(rows_of(given)) if packs else algorithm.rows
             _check_meant(algorithm, rows_of(given), f"{node.label} (train.{algorithm.name})")
-            _require(given, needed, f"{node.label} (train.{algorithm.name})", known)
+            _require(given, needed, f"{node.label} (train.{algorithm.name})", known, learns=algorithm)
     check_tokenizer(node.label, node.init or node.tokenizer, node.tokenizer)
     for given in (node.data, node.validation):
         if given is not None:
