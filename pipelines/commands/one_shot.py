@@ -26,13 +26,15 @@ from pipelines.commands.unread_file import reason_and_next
 from pipelines.graph.backend import checkpoint_at
 from pipelines.graph.limits import longest_row
 from pipelines.graph.node import Node, rows_of
+from pipelines.graph.other_rows import first_step
 from pipelines.graph.plan import Plan
-from pipelines.graph.resolve import few_keys, near, source_of, stem, unread
+from pipelines.graph.resolve import data_flags, few_keys, near, source_of, stem, unread
 from pipelines.graph.results import Results
 from pipelines.report import suggestions
 from pipelines.setups.setup_config import held_apart
 from pipelines.stages.ask import Reading
 from schemas.errors import ConfigError, DataError, counted, printable
+from trainers.registry import algorithm_of
 
 _KEYS = ("messages", "prompt_id", "sample_id", "pair_id")
 """Columns whose equal values stay together when rows are held out: the first that there is. Of conversations it is
@@ -183,7 +185,9 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
             why = reason_and_next(type(self), read, place)
             raise self._wrong(f"no format of {self.task_family} reads the first rows of {printable(place, 200)}", *why)
         if not any({*names} <= {*schema.names} for names in self.reads):
-            raise self._wrong(f"{self.task_family} learns nothing from rows of {schema.name}", ", ".join(schema.names))
+            what = f"{self.task_family} learns nothing from rows of {schema.name}"
+            step = first_step(algorithm_of(self.algorithm), schema, data_flags(rows), self.model)
+            raise self._wrong(what, ", ".join(schema.names), step or "quiver formats")
         return rows
 
     def _wrong(self, what: str, there: str, command: str = "quiver formats") -> ConfigError:

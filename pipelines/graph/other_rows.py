@@ -40,13 +40,13 @@ def first_step(algorithm: Algorithm, rows: Schema, data: str, model: str) -> str
     needed = {*algorithm.rows.names} - names
     if names & {sequence.lengths for one in algorithms().values() for sequence in one.sequences}:
         return of_another(algorithm, rows)  # operations read one sequence a row
-    pairs, wanted = "chosen_ids" in needed, "desirable" in needed
+    pairs, judged = "chosen_ids" in needed, "desirable" in needed
     if pairs and {"desirable", "messages"} <= names:
         return _command("Preference", "--algorithm", "kto", "--model", model or _OPEN, data=data)
-    if (pairs or wanted) and not names & {*_PAIR, "chosen_pieces", "chosen_ids"}:
+    if (pairs or judged) and not names & {*_PAIR, "chosen_pieces", "chosen_ids"}:
         return _towards_pairs(algorithm, rows, data, model)
     if "input_ids" in needed and names >= _PAIR:
-        params = {"desirable": True} if wanted else {"sides": "chosen"}
+        params = {"desirable": True} if judged else {"sides": "chosen"}
         return _command("Blend", "--op", "unpair", "--params", json.dumps(params), data=data)
     if "input_ids" in needed and {"prompt_id", "messages"} <= names and "response" not in names:
         return _answered(data, model)

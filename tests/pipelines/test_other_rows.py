@@ -1,5 +1,5 @@
-"""`Train` over rows of every kind by every algorithm: what it cannot learn from is answered with a command that leads
-there, and that can be.
+"""`Train` over rows of every kind by every algorithm, and recipes over texts of every kind: what cannot be learnt from
+is answered with a command that leads there, and that can be.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pytest
 
 import schemas
 from datakit.label import Attributes
+from pipelines import recipes
 from pipelines.cli.known_commands import commands
 from pipelines.cli.learning import ByAlgorithm
 from pipelines.commands import stages
@@ -72,6 +73,11 @@ def test_every_algorithm_over_rows_of_every_kind_names_a_command_that_can_be(
             steps.setdefault(error.next, f"{algorithm} over {name}")
             recipe = other_rows.recipe_of(algorithm_of(algorithm))
             assert recipe in error.expected
+    lead_on(rows, steps, capsys)
+
+
+def lead_on(folder: Path, steps: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command of `steps` can be, with models of the `folder`; what it was named for stands beside it."""
     for words, of in steps.items():
         program, _, step = words.partition(" --module pipelines ")
         assert program == "luigi", f"{of}: {words}"
@@ -84,6 +90,20 @@ def test_every_algorithm_over_rows_of_every_kind_names_a_command_that_can_be(
         with pytest.raises(SystemExit) as ended:
             command.run(["--module", "pipelines", *given, "--dry-run"])
         assert ended.value.code == 0, f"{of}: {words}\n{capsys.readouterr().err}"
+
+
+def test_recipes_name_the_step_to_the_rows_that_they_learn_from(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps: dict[str, str] = {}
+    for kind in (recipes.Sft, recipes.Preference, recipes.RewardModel, recipes.Distill):
+        for name in TEXTS:
+            more = {"teacher": "model"} if kind is recipes.Distill else {}
+            try:
+                kind(model="model", data=f"rows/{name}", **more).results(Plan("data"))
+            except QuiverError as error:
+                steps.setdefault(error.next, f"{kind.__name__} over {name}")
+    assert steps.pop("--algorithm kto") == "Preference over FEEDBACK"
+    assert {shlex.split(words)[3] for words in steps} == {"Generate", "Label", "Blend", "Preference", "Sft"}
+    lead_on(rows, steps, capsys)
 
 
 @pytest.mark.parametrize(
