@@ -24,12 +24,14 @@ from schemas.process import terminal
 _MOST = 40
 """Settings and stages that are printed of each list."""
 _VALUE = 60
-_SIDES = {"rows_a": "rows A", "rows_b": "rows B", "only_a": "only A", "only_b": "only B", "samples_a": "samples A",
-          "samples_b": "samples B", "mean_a": "mean A", "mean_b": "mean B", "spread_a": "spread A",
-          "spread_b": "spread B", "wins_a": "A wins", "wins_b": "B wins", "win_rate_b": "B's rate",
+_SIDES = {"rows_a": "rows A", "rows_b": "rows B", "only_a": "only A", "only_b": "only B", "samples_a": "n A",
+          "samples_b": "n B", "mean_a": "mean A", "mean_b": "mean B", "spread_a": "std A",
+          "spread_b": "std B", "difference": "B - A", "wins_a": "A wins", "wins_b": "B wins", "win_rate_b": "B rate",
           "ninth_decile_a": "90% A", "ninth_decile_b": "90% B", "most_a": "max A", "most_b": "max B",
           "share_a": "share A", "share_b": "share B", "finish_reason": "finish", "a": "A", "b": "B"}  # fmt: skip
 """Columns as they are headed."""
+_WIDE = 100
+"""Columns of a terminal from which on stages are named where the scorers tell rows apart."""
 _ONE_SIDE = ("stage", "scorer", "samples_a", "mean_a", "spread_a", "samples_b", "mean_b", "spread_b")
 _BOTH_SIDES = ("stage", "scorer", "prompts", "difference", "low", "high", "wins_b", "ties", "wins_a", "win_rate_b")
 
@@ -64,13 +66,14 @@ def _text(a: Named, b: Named, between: Difference) -> Iterator[str]:
     yield from _section("rows, by what they are of", between.rows)
     if a.kind == "folder" or b.kind == "folder" or not between.rows.num_rows:
         yield from _section("rows of stages that differ", _table(between.stages))
-    yield from _section("rewards", rewards.select(_ONE_SIDE))
+    yield from _section("rewards (n samples, mean, standard deviation)", rewards.select(_ONE_SIDE))
     if not rewards.num_rows:
         yield from ("", "no rewards on either side")
     shared = rewards.filter(pc.is_valid(rewards["prompts"])).select(_BOTH_SIDES)
+    by_scorer = len(set(shared["scorer"].to_pylist())) == shared.num_rows
     yield from _section(
-        "on common prompts, mean of each (difference: B - A, low to high its 95 % interval; B's rate: wins + ties / 2)",
-        shared,
+        "on common prompts, mean of each (low to high: 95 % interval of B - A; B rate: wins and half of the ties)",
+        shared.drop_columns(["stage"]) if by_scorer and terminal.width() < _WIDE else shared,
     )
     if rewards.num_rows and not shared.num_rows:
         yield from ("", "no prompt has rewards on both sides")

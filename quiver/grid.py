@@ -160,6 +160,8 @@ def _shown(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.6g}"
+    if turns := plain_places.turns(value):
+        return " | ".join(turns)
     return (
         json.dumps(plain(plain_places.rounded(value)), ensure_ascii=False)
         if isinstance(value, list | dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -24,17 +25,50 @@ CONFIG = "config.json"
 NETWORK, RUN = "a Hugging Face folder", "the folder of a training run"
 _CUT, _LARGEST, _LARGEST_READ = 1 << 16, 1 << 20, 1 << 26
 _OF_A_RUN = {"algorithm", "optim", "global_batch_size", "out"}
+_WORDS = ("role", "content")
 _SHAPE = ("model_type", "architectures", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
 
 
 def fields(values: Mapping[str, Any], *, whole: bool = False) -> Iterator[str]:
-    """A line for each value, cut at the terminal's width and with numbers of six digits, or else `whole`."""
+    """A line for each value, cut at the terminal's width and with numbers of six digits, or else `whole`: of a
+    conversation a line for each turn.
+    """
     column = max((len(printable(name)) for name in values), default=0)
     for name, value in values.items():
         head = f"  {printable(name):<{column}}  "
-        yield head + (
-            printable(value, sys.maxsize) if whole else printable(rounded(value), max(20, terminal.width() - len(head)))
-        )
+        if not whole:
+            yield head + printable(text_of(value), max(20, terminal.width() - len(head)))
+            continue
+        for number, text in enumerate(turns(value) or [text_of(value, digits=False)]):
+            yield (" " * len(head) if number else head) + printable(text, sys.maxsize)
+
+
+def text_of(value: Any, *, digits: bool = True) -> Any:
+    """What a person reads in a field: `-` for nothing, a conversation by turns, lists and structs as JSON; numbers have
+    six `digits`.
+    """
+    if value is None:
+        return "-"
+    if conversation := turns(value):
+        return " | ".join(conversation)
+    value = rounded(value) if digits else value
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
+
+
+def turns(value: Any) -> list[str]:
+    """Every turn of a conversation: who it is of, the words, and what stands beside them; none of another value."""
+    if not isinstance(value, list) or not all(isinstance(one, dict) and {"role", "content"} <= {*one} for one in value):
+        return []
+    lines = []
+    for one in value:
+        beside = {name: more for name, more in one.items() if name not in _WORDS and more is not None}
+        words = [
+            f"{one['role']}:",
+            one["content"],
+            json.dumps(beside, ensure_ascii=False, default=str) if beside else "",
+        ]
+        lines.append(" ".join(str(word) for word in words if word))
+    return lines
 
 
 def to_do(command: str) -> str:

@@ -19,6 +19,8 @@ from schemas.store.storage import shown
 DEFAULT = "quiver-data"
 _PLACES = ("/etc/luigi/client.cfg", "/etc/luigi/luigi.cfg", "client.cfg", "luigi.cfg")
 _LIMIT = 1 << 20
+_ASIDE = "/rejected"
+"""What stands behind a name where the rows are meant that were set aside."""
 _NAMED = 3
 """Names that are said of a folder, at most."""
 
@@ -55,17 +57,21 @@ def _stated(place: str) -> str:
 
 
 def place_of(place: str, options: Mapping[str, str]) -> str:
-    """`place`, or where the result of that name lies, of its variants that of the last run, or else the last."""
+    """`place`, or where the result of that name lies, of its variants that of the last run, or else the last; with
+    `/rejected` behind it, where the rows lie that were set aside when it was made.
+    """
     if "://" in place or os.path.lexists(os.path.expanduser(place)):
         return place
     with suppress(ConfigError):
         workspace = read_workspace(root_of(options))
-        name = place.strip("/")
+        name, aside = place.strip("/"), ""
+        if name.endswith(_ASIDE):
+            name, aside = name.removesuffix(_ASIDE), _ASIDE
         last = last_run(Lineage(workspace.entries))
         same = [one for one in workspace.entries if name in (one.name, one.place)]
         if same:
             chosen = max(same, key=lambda one: (one.place in last, one.finished))
-            return os.path.join(workspace.root, chosen.place)
+            return os.path.join(workspace.root, chosen.place) + aside
         if not place.startswith(("/", ".", "~")):
             _refuse_name(name, [one.name for one in workspace.entries], options)
     return place

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from datakit.catalog.catalog_file import EVERYTHING, current_catalog
+from datakit.catalog.dataset_views import add_datasets
 from datakit.catalog.forensics import FORENSICS
 from datakit.duck.child import SqlError, SqlProcess
 from datakit.duck.messages import corrected, misnamed, one_line
@@ -38,15 +39,20 @@ def ask(root: str | os.PathLike[str], query: str, *, seconds: float = SECONDS) -
     `ConfigError` for a text that is no such SELECT, `DataError` where rows make it fail (`sql-failed`), or it meets a
     limit (`sql-timeout`, `sql-memory`).
     """
-    with workspace_process(root, seconds=seconds) as process:
+    with workspace_process(root, seconds=seconds, query=query) as process:
         yield from answered(process, query)
 
 
 @contextmanager
-def workspace_process(root: str | os.PathLike[str], *, seconds: float = SECONDS) -> Iterator[SqlProcess]:
-    """A child with the views over what lies below `root` now; a question to it is waited for that many `seconds`."""
+def workspace_process(
+    root: str | os.PathLike[str], *, seconds: float = SECONDS, query: str = ""
+) -> Iterator[SqlProcess]:
+    """A child with the views over what lies below `root` now, and those of the datasets that `query` names; a question
+    to it is waited for that many `seconds`.
+    """
     with Scratch("quiver-catalog-") as folder:
         catalog = current_catalog(os.fspath(root), folder)
+        add_datasets(catalog, os.fspath(root), query)
         with SqlProcess(memory=MEMORY, seconds=seconds, catalog=catalog, readable=normal(root)) as process:
             yield process
 
@@ -61,7 +67,11 @@ def answered(process: SqlProcess, query: str) -> Iterator[pa.RecordBatch]:
         if text.startswith(_OF_THE_TEXT):
             fault = _fault(query, f"cannot be bound: {text}")
             wrong, near = misnamed(text)
-            fault.nearest, fault.next = near, _corrected(query, wrong, near) or fault.next
+            read = _read_by(process, query) if wrong and not near else ""
+            fault.nearest, fault.next = (
+                near,
+                _corrected(query, wrong, near) or (_columns_of(read) if read else fault.next),
+            )
             raise fault from None
         raise DataError(
             "sql-failed",
@@ -86,8 +96,10 @@ def _check(process: SqlProcess, query: str) -> None:
     reason = refused(parsed, STATEMENTS, frozenset(views | inside))
     if reason:
         fault = _fault(query, reason)
+        if _describes(parsed):
+            fault.next = next(map(_columns_of, sorted(_tables(parsed) & views)), fault.next)
         for word in _tables(parsed) - views - inside:
-            fault.nearest = nearest(word, sorted(views) if "." in word else plain)
+            fault.nearest = nearest(word, sorted(views) if "." in word else [*plain, *_datasets(process)])
             fault.next = _corrected(query, word, fault.nearest) or fault.next
         raise fault
 
@@ -98,6 +110,31 @@ def _corrected(query: str, wrong: str, right: str) -> str:
     return f"quiver sql {shlex.quote(text)}" if text else ""
 
 
+def _datasets(process: SqlProcess) -> list[str]:
+    """What the datasets are called."""
+    return [str(one) for one in process.table(f"SELECT DISTINCT dataset FROM {EVERYTHING}.datasets")[0].to_pylist()]
+
+
+def _describes(tree: object) -> bool:
+    """Whether it asks what columns a table has, as DESCRIBE and SUMMARIZE do."""
+    return any(node.get("type") == "SHOW_REF" for node in nodes(tree))
+
+
+def _read_by(process: SqlProcess, query: str) -> str:
+    """The only table that a query reads; empty for several."""
+    [parsed] = process.parse(query)
+    read = _tables(parsed)
+    return read.pop() if len(read) == 1 else ""
+
+
+def _columns_of(table: str) -> str:
+    """The command that says what columns a table has."""
+    if "/" in table:
+        return f"quiver show {shlex.quote(table)}"
+    view = table.removeprefix(f"{EVERYTHING}.")
+    return "quiver sql " + shlex.quote(f"""SELECT "column", meaning FROM columns WHERE view = '{view}'""")
+
+
 def _tables(tree: object) -> set[str]:
     return {table_name(node) for node in nodes(tree) if node.get("type") == "BASE_TABLE"}
 
@@ -106,7 +143,8 @@ def _fault(query: str, what: str) -> QuiverError:
     return ConfigError(
         "query",
         f"the query {printable(query, 200)!r} {what}",
-        expected=f"one SELECT over views ({EVERYTHING}.NAME: with all variants; {FORENSICS}.NAME: signs to read)",
+        expected=f"one SELECT over views ({EVERYTHING}.NAME: with all variants; {FORENSICS}.NAME: signs to read) or "
+        'datasets ("NAME" of quiver ls)',
         kept="nothing was started",
         next='quiver sql "SELECT DISTINCT view FROM columns"',
     )

@@ -115,9 +115,7 @@ def write_catalog(workspace: Workspace, path: Path) -> None:
         with guarded("write", str(path)):
             for _ in range(len(views) + 1):
                 with duckdb.connect(fresh, config={"threads": 1, **CONFIG}) as db:
-                    db.execute(f"SET allowed_directories = [{literal(f'{workspace.root}/')}]")
-                    db.execute("SET enable_external_access = false")
-                    db.execute("SET lock_configuration = true")
+                    _lock(db, workspace.root)
                     faulty = _faulty(db, views)
                 if faulty is None:
                     os.replace(fresh, path)
@@ -139,6 +137,34 @@ def _concerned(views: Mapping[Name, View], faulty: Name) -> list[Name]:
     asked = re.compile(rf"\bmain\.{re.escape(view)}\b")
     over = [name for name, one in views.items() if name[0] == FORENSICS and asked.search(one.sql)]
     return [faulty, *(over if schema == "main" else ())]
+
+
+def add_views(path: str, root: str, views: Mapping[Name, View]) -> None:
+    """Put `views` over files below `root` into the catalog `path`; one that cannot be made says why, when asked."""
+    import duckdb
+
+    with duckdb.connect(path, config={"threads": 1, **CONFIG}) as db:
+        _lock(db, root)
+        for view, made in views.items():
+            db.execute("BEGIN")
+            try:
+                for statement in _statements(view, made):
+                    _execute(db, statement)
+                for _, fault in _other_types(db, {view: made}):
+                    raise fault
+            except (duckdb.Error, DataError) as error:
+                db.execute("ROLLBACK")
+                db.execute("BEGIN")
+                for statement in _statements(view, _fault(view, error)):
+                    _execute(db, statement)
+            db.execute("COMMIT")
+
+
+def _lock(db: Any, root: str) -> None:
+    """Let `db` read files below `root` alone."""
+    db.execute(f"SET allowed_directories = [{literal(f'{root}/')}]")
+    db.execute("SET enable_external_access = false")
+    db.execute("SET lock_configuration = true")
 
 
 def _sweep(path: Path) -> None:
@@ -186,7 +212,7 @@ def _other_types(db: Any, views: Mapping[Name, View]) -> Iterator[tuple[Name, Ex
     """Views whose files hold other types than the manifests say. Structs are left to DuckDB, which spells them so."""
     listed = "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal"
     for schema, view, column, kind in db.execute(listed).fetchall():
-        promised = views[schema, view].kinds.get(column, kind)
+        promised = views[schema, view].kinds.get(column, kind) if (schema, view) in views else kind
         if kind != promised and "STRUCT" not in promised:
             yield (schema, view), DataError("schema", f"{column} is {kind} in a file, {promised} in its manifest")
 

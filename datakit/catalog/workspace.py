@@ -143,7 +143,8 @@ def read_workspace(root: str, *, remember: bool = True) -> Workspace:
             expected="a local folder that holds datasets",
             found="another kind of store" if "://" in top else "no folder",
             kept="nothing was read",
-            next="name the folder that commands write to: --root FOLDER, or root in section [quiver] of luigi.cfg",
+            next="make something there (quiver recipes lists what), or name the folder that commands write to: "
+            "--root FOLDER, or root in section [quiver] of luigi.cfg",
         )
     cache = ManifestCache.read(top)
     entries: list[Entry] = []

@@ -117,10 +117,11 @@ def masked_text(dataset: Dataset, rows: int = 3, tokenizer: Tokenizer | None = N
         raise ConfigError(
             "nothing-masked",
             f"{shown(dataset.url)} holds neither token ids with a mask nor templated pieces",
-            expected="input_ids and loss_mask, chosen_ids and chosen_mask, ..., or pieces",
+            expected="pieces, which Template makes, or input_ids and loss_mask, chosen_ids and chosen_mask, ..., which "
+            "Tokenize --op mask makes of them",
             found=printable(", ".join(dataset.schema.names), 200),
             kept="nothing was changed",
-            next="Template --op chat, then Tokenize --op mask",
+            next="quiver Template --op chat --help",
         )
     if views is tokens and tokenizer is None:
         raise ConfigError(

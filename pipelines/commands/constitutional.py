@@ -30,12 +30,13 @@ class Constitutional(Answering, OneShot):
     """Formats of rows that may be blended in, the columns of which are `helpful_columns`."""
     helpful_columns: ClassVar[tuple[str, ...]]
 
-    data = luigi.Parameter(default="", description="file or dataset folder of prompts, such as invite harm")
+    data = luigi.Parameter(default="", description="file or dataset (name or folder) of prompts, such as invite harm")
     constitution = luigi.Parameter(
         default="harmless", description="file of principles (NeMo-Aligner's JSON, numbered lines); or the one by name"
     )
     helpful = luigi.Parameter(
-        default="", description="file or dataset folder of rows for helpfulness that are learnt too; empty: none"
+        default="",
+        description="file or dataset (name or folder) of rows for helpfulness that are learnt too; empty: none",
     )
     max_new_tokens = OptionalWhole(
         description="tokens of an answer, at most; empty: a quarter of what a row may have, 256 at most"

@@ -9,18 +9,12 @@ Python: the same task under the same key, so either finds done what the other ha
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 
 import luigi
 
 import schemas
-from datakit.catalog.last_run import last_run
-from datakit.catalog.lineage import Lineage
-from datakit.catalog.named import named
-from datakit.catalog.workspace import read_workspace
 from datakit.label import Human
 from datakit.sql import Query as QueryOp
 from pipelines.cli import invocation
@@ -31,8 +25,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import names_in
 from pipelines.runtime import settings
 from schemas import Schema
-from schemas.errors import ConfigError, counted, printable
-from schemas.store.storage import normal
+from schemas.errors import ConfigError, printable
 
 SELF = "self"
 """What the only dataset of a query is called, as in `Dataset.sql`."""
@@ -80,7 +73,7 @@ class Query(ReadsFiles, StageCommand):
                 expected="a table for each, in their order", found=printable(", ".join(tables), 200),
                 kept="nothing was started", next=invocation.completed("--tables " + _numbered(len(places))),
             )  # fmt: skip
-        inputs = [self.rows(plan, _place_of(place)) for place in places]
+        inputs = [self.rows(plan, place) for place in places]
         op = _typed(QueryOp(query=self.query, tables=tuple(tables)), inputs, self.kind, self.key)
         return [plan.table(self.label(*places), op, *inputs, seed=settings.quiver_config().seed)]
 
@@ -98,7 +91,7 @@ class Mark(ReadsFiles, StageCommand):
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The samples that were marked, with what was said of them."""
-        samples = plan.existing(_place_of(self.data), "dataset")
+        samples = plan.existing(self.data, "dataset")
         given = self.rows(plan, self.marks)
         return [plan.table(self.label(self.data, self.marks), Human(), samples, given)]
 
@@ -116,20 +109,3 @@ def _typed(op: QueryOp, inputs: Sequence[Node], kind: str, key: str) -> QueryOp:
     named_kind = kind or (first.name if same else op.kind)
     whole = [one.name for one in _KINDS.get(named_kind, made).columns if not one.nullable and one.name in made]
     return replace(op, kind=named_kind, key=own, required=tuple(name for name in whole if made[name].nullable))
-
-
-def _place_of(word: str) -> str:
-    """`word` where something lies there or a pattern may match; else where the result of that name lies."""
-    if "://" in word or glob.has_magic(word) or os.path.lexists(normal(word)) or os.path.splitext(word)[1]:
-        return word
-    workspace = read_workspace(settings.quiver_config().root)
-    lineage = Lineage(workspace.entries)
-    meant = named(lineage, word, last_run(lineage))
-    if meant.kind == "folder":
-        names = sorted({entry.name for entry in meant.entries})
-        raise ConfigError(
-            "wrong-kind", f"{printable(word, 200)} is a folder of {counted(len(names), 'result')}; one is needed",
-            expected="a dataset", found=printable(", ".join(names[:5]), 300), kept="nothing was started",
-            next=f"quiver ls {word}", wrong=(word,),
-        )  # fmt: skip
-    return os.path.join(workspace.root, meant.entries[0].place)

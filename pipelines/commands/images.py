@@ -35,7 +35,7 @@ class GenerateImages(ReadsFiles, StageCommand):
     usual_format = "prompts"
 
     model = model_parameter("what draws", "image_generator")
-    prompts = luigi.Parameter(description="dataset folder or file of prompts")
+    prompts = luigi.Parameter(description="dataset (name or folder) or file of prompts")
     sampling = ObjectParameter(
         default={}, description='how images are drawn, as JSON: {"steps": 50, "guidance": 7.5, "scheduler": "ddim", '
         '"images_per_prompt": 1, "annealing": "draft"}'

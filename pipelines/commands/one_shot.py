@@ -91,11 +91,13 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
     """Whether its figures are made of held-out questions alone: there have to be some."""
 
     model = model_parameter("start")
-    data = luigi.Parameter(default="", description="file or dataset folder to learn from")
+    data = luigi.Parameter(default="", description="file or dataset (name or folder) to learn from")
     format = luigi.Parameter(
         default="", description="format of the files (datakit.formats.forms); empty: recognized by the first rows"
     )
-    eval_data = luigi.Parameter(default="", description="file or dataset folder to judge by; empty: a share of --data")
+    eval_data = luigi.Parameter(
+        default="", description="file or dataset (name or folder) to judge by; empty: a share of --data"
+    )
     eval_share = Number(
         default=0.05,
         least=0,

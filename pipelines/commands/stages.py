@@ -99,7 +99,9 @@ class _Operation(_OfFiles):
     """A command that runs one named operation over datasets."""
 
     data = luigi.Parameter(
-        default="", description="dataset folder or file; several, divided by commas, for Blend; none for a reader"
+        default="",
+        description="dataset (name or folder) or file; several, divided by commas, for what takes several; none for a "
+        "reader",
     )
     op = luigi.Parameter(description="name of the operation, with or without its family")
     params = ObjectParameter(default={}, description="settings of the operation, as JSON")
@@ -153,7 +155,7 @@ class Generate(Sampled, BoundedAnswers, _OfFiles):
 
     model = model_parameter("generator", "generator")
     policy = luigi.Parameter(default="", description="--model")
-    prompts = luigi.Parameter(description="dataset folder or file of prompts")
+    prompts = luigi.Parameter(description="dataset (name or folder) or file of prompts")
     greedy = luigi.BoolParameter(default=False, description="the likeliest token each time, instead of a draw")
 
     def build(self, plan: Plan) -> Sequence[Node]:
@@ -262,13 +264,13 @@ class Train(Learns, StageCommand):
     family = "train"
     example = "--data TOKENS --algorithm sft --model CHECKPOINT"
 
-    data = luigi.Parameter(description="dataset folder of token rows (tokenize.mask) or token pairs")
+    data = luigi.Parameter(description="dataset (name or folder) of token rows (tokenize.mask) or token pairs")
     algorithm = luigi.Parameter(default="sft", description="name of an algorithm of trainers.algorithms")
     model = model_parameter("start")
     init = luigi.Parameter(default="", description="--model")
     architecture = ObjectParameter(default={}, description="a fresh network, as JSON (trainers.architecture)")
     tokenizer = luigi.Parameter(default="", description="tokenizer dataset; needed for a fresh network")
-    validation = luigi.Parameter(default="", description="dataset folder to validate on")
+    validation = luigi.Parameter(default="", description="dataset (name or folder) to validate on")
     learning = MergedParameter(
         default={"epochs": 1, "global_batch_size": 64, "optim": {"lr": 1e-5}},
         description="settings of training, as JSON, over the defaults: optim, epochs, ...",
@@ -317,7 +319,8 @@ class Evaluate(Suited, _OfFiles):
     model = model_parameter("policy", "generator")
     policy = luigi.Parameter(default="", description="--model")
     prompts = luigi.Parameter(
-        default="", description="dataset folder or file of prompts; with answers, if they are to be verified"
+        default="",
+        description="dataset (name or folder) or file of prompts; with answers, if they are to be verified",
     )
     verifier = ObjectParameter(
         default={}, bare="kind", description='settings of label.verify, e.g. {"kind": "number"}; empty: none'

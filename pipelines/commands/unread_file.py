@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import luigi
 
+from datakit.formats.advice import ANY_KEY
 from datakit.formats.forms import FORMS
 from datakit.formats.recognise import fitting, refusal
 from datakit.op import Read
@@ -17,6 +18,7 @@ from pipelines.cli import invocation
 from pipelines.cli.known_commands import commands
 from pipelines.cli.learning import ByAlgorithm
 from pipelines.commands.files import ReadsFiles
+from schemas import PROMPTS
 from schemas.errors import ConfigError, printable
 from trainers.registry import algorithm_of
 
@@ -29,7 +31,7 @@ _OF_ONE_COMMAND = ("data", "prompts", "model", "format", "columns", "algorithm",
 
 def reason_and_next(task: type[ReadsFiles], read: Read, place: str) -> tuple[str, str]:
     """Why `read` makes no row of the file at `place`, and the command that was given with what would; another command
-    where that reads the file as it is.
+    where that reads the file as it is, and not the questions of it alone.
     """
     reason, flag = refusal(read)
     if flag.startswith("--columns") and invocation.value("--columns"):
@@ -41,6 +43,9 @@ def reason_and_next(task: type[ReadsFiles], read: Read, place: str) -> tuple[str
     others = fitting(place, (form for form in FORMS if form not in own))
     if not others:
         return reason, flag or f"quiver show {shlex.quote(place)}"
+    renamed = flag.startswith("--columns") and ANY_KEY not in flag
+    if renamed and FORMS[others[0]].schema.name == PROMPTS.name:  # which reads less of it
+        return reason, flag
     reason = f"{reason}; formats that read it: {', '.join(others[:3])}"
     other = next(_readers(others[0]), "")
     if other:

@@ -215,21 +215,28 @@ def _model_at(plan: GraphBuilder, reference: str, role: Role | None) -> Node:
     reference, settings = parted(reference)
     reference = only_match(reference)
     able = [backend for backend in backends() if role is None or role in backend.roles]
-    for backend in backends():
-        if backend.recognises(reference):
-            if backend in able:
-                return _with_settings(plan, backend, reference, settings)
-            raise ConfigError(
-                "wrong-role",
-                f"{printable(reference, 200)} ({backend.form}) can be no {role}",
-                expected=_forms(able),
-                kept="nothing was started",
-            )
-    raise _no_model(plan, reference, able)
+    backend = _recognising(reference)
+    if backend is None and (named := place_of_name(plan.root, reference, "checkpoint")):
+        reference, backend = named, _recognising(named)
+    if backend is None:
+        raise _no_model(reference, able)
+    if backend not in able:
+        raise ConfigError(
+            "wrong-role",
+            f"{printable(reference, 200)} ({backend.form}) can be no {role}",
+            expected=_forms(able),
+            kept="nothing was started",
+        )
+    return _with_settings(plan, backend, reference, settings)
 
 
-def _no_model(plan: GraphBuilder, reference: str, able: Sequence[Backend]) -> ConfigError:
-    """What is said of a reference that no backend recognises: a scheme of none, a name of `quiver ls`, a place."""
+def _recognising(reference: str) -> Backend | None:
+    """The first backend whose `reference` that is; None for none."""
+    return next((backend for backend in backends() if backend.recognises(reference)), None)
+
+
+def _no_model(reference: str, able: Sequence[Backend]) -> ConfigError:
+    """What is said of a reference that no backend recognises: a scheme of none, a place."""
     scheme, colon, rest = reference.partition(":")
     if colon and scheme.isalnum() and not rest.startswith("//") and scheme != "file":
         is_there = os.path.lexists(os.path.expanduser(rest))
@@ -243,21 +250,16 @@ def _no_model(plan: GraphBuilder, reference: str, able: Sequence[Backend]) -> Co
         error.matches = (rest,) if is_there else ()
         return error
     manifest = None if "://" in reference else read_manifest(reference)
-    place = "" if manifest else place_of_name(plan.root, reference, "checkpoint")
-    near = near_name(reference) if not manifest and not place and ":" not in reference else ""
-    named = f"the name of {printable(place, 200)}" if place else _there(reference)
-    error = ConfigError(
+    near = near_name(reference) if not manifest and ":" not in reference else ""
+    return ConfigError(
         "not-found" if manifest is None else "wrong-kind",
         f"{printable(reference, 200)} is no model",
         expected=_forms(able),
-        found=named if manifest is None else f"a {manifest.kind}",
+        found=_there(reference) if manifest is None else f"a {manifest.kind}",
         kept="nothing was started",
-        next=f"name its folder: {printable(place, 200)}" if place else "",
-        wrong=(reference,) if near or place else (),
+        wrong=(reference,) if near else (),
         nearest=near,
     )
-    error.matches = (place,) if place else ()
-    return error
 
 
 def _there(reference: str) -> str:

@@ -22,6 +22,7 @@ from pipelines.graph.backend import backend_of, check_model, outputs_of, roles_o
 from pipelines.graph.faults import Faults, RefusedTable, StandIn
 from pipelines.graph.limits import check_settings, check_template
 from pipelines.graph.model_check import check_answers, place_of
+from pipelines.graph.named_results import place_of_name
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.nodes import Existing, Table, TrainedCheckpoint
 from pipelines.graph.remade import tokenizer_at
@@ -117,12 +118,13 @@ class Plan:
         return self._checked(lambda: node, _check_model, lambda: node)
 
     def existing(self, place: str, kind: str) -> Node:
-        """The dataset or checkpoint at `place`; `ConfigError` if there is none of this kind."""
+        """The dataset or checkpoint at `place`, or that is called so; `ConfigError` if there is none of this kind."""
         stand_in = StandIn(label=place, root=self.root, stands_for=kind, rows=NOTHING if kind == "dataset" else None)
         return self.attempt(lambda: self._existing(place, kind), lambda: stand_in)
 
     def _existing(self, place: str, kind: str) -> Node:
-        url = normal(only_match(place))
+        place = only_match(place)
+        url = normal(place_of_name(self.root, place, "dataset", "checkpoint") or place)
         manifest = read_manifest(url)
         if manifest is None or manifest.kind != kind:
             raise ConfigError(

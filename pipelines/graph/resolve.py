@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from datakit.blend import Shuffle, Split
 from datakit.filter import NotNull
@@ -21,12 +21,12 @@ from datakit.op import NOTHING, Context, Keep, Read
 from datakit.registry import op_of
 from datakit.tokenize import Adopt
 from pipelines.graph.faults import StandIn
-from pipelines.graph.named_results import place_of_name
+from pipelines.graph.named_results import place_of_name, refuse_near
 from pipelines.graph.node import GraphBuilder, Node
 from pipelines.graph.nodes import Table
 from schemas import TOKENIZERS
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError, DataError
+from schemas.errors import DataError
 from schemas.store.commit import read_manifest
 from schemas.store.opening import only_match
 from schemas.store.storage import normal, relative, shown
@@ -36,9 +36,9 @@ _USUAL = "completions"
 
 
 def rows_at(plan: GraphBuilder, place: str, forms: str | Sequence[str], label: str = "", **params: Any) -> Node:
-    """The dataset in the folder `place`, or what an import of the file there makes in that one of `forms` that its
-    first rows fit and that leaves the fewest names unread (the first of these; the first of all where they fit none);
-    `params` say how it is read.
+    """The dataset in the folder `place`, or the one that is called so (`quiver ls`) where nothing lies, or what an
+    import of the file there makes in that one of `forms` that its first rows fit and that leaves the fewest names
+    unread (the first of these; the first of all where they fit none); `params` say how it is read.
     """
     first = forms if isinstance(forms, str) else forms[0]
     return plan.attempt(lambda: _rows_at(plan, place, forms, label, **params), lambda: _stand_in(plan, place, first))
@@ -48,35 +48,21 @@ def _rows_at(plan: GraphBuilder, place: str, forms: str | Sequence[str], label: 
     place = only_match(place)
     if read_manifest(place) is not None:
         return plan.existing(place, "dataset")
-    _refuse_name(plan, place, "dataset")
+    if named := place_of_name(plan.root, place, "dataset"):
+        return plan.existing(named, "dataset")
+    refuse_near(plan.root, place)
     label = label or f"imported/{stem(place)}"
     first, *others = (forms,) if isinstance(forms, str) else _knowing(forms, **params)
-    made: Any = imported(plan, (place,), first, label, **params)
-    best, least = made, unread(made) if others else 0
+    made = best = _reader((place,), first, **params)
+    least = _unread(best) if others else 0
     for form in others:
         if least == 0:
             break
-        other = imported(plan, (place,), form, label, **{**params, "digests": list(made.op.digests)})
-        left = unread(other)
+        other = _reader((place,), form, **{**params, "digests": list(made.digests)})
+        left = _unread(other)
         if left is not None and (least is None or left < least):
             best, least = other, left
-    return best
-
-
-def _refuse_name(plan: GraphBuilder, place: str, *kinds: Literal["dataset", "checkpoint"]) -> None:
-    """`ConfigError` for a `place` that is none, and the name of a result of these `kinds` below the root."""
-    named = place_of_name(plan.root, place, *kinds)
-    if named:
-        error = ConfigError(
-            "no-such-file",
-            f"there is no file {shown(place)}",
-            found=f"the name of {shown(named)}",
-            kept="nothing was started",
-            next=f"name its folder: {shown(named)}",
-            wrong=(place,),
-        )
-        error.matches = (named,)
-        raise error
+    return plan.table(label, best)
 
 
 def _stand_in(plan: GraphBuilder, place: str, form: str) -> Node:
@@ -98,7 +84,10 @@ def unread(node: Node) -> int | None:
     """How many names the reader of a file leaves out of its first rows; None where it makes no row of them, 0 for
     what no reader makes.
     """
-    read = getattr(node, "op", None)
+    return _unread(getattr(node, "op", None))
+
+
+def _unread(read: object) -> int | None:
     return names_left(read) if isinstance(read, Read) else 0
 
 
@@ -151,10 +140,10 @@ def any_at(plan: GraphBuilder, place: str) -> Node:
 
 def _any_at(plan: GraphBuilder, place: str) -> Node:
     place = only_match(place)
+    place = place_of_name(plan.root, place, "checkpoint", "dataset") or place
     manifest = read_manifest(place)
     if manifest is not None and manifest.kind in ("dataset", "checkpoint"):
         return plan.existing(place, manifest.kind)
-    _refuse_name(plan, place, "checkpoint", "dataset")
     return plan.table(f"adopted/{stem(place)}.tokenizer", Adopt(path=normal(place)).pinned())
 
 
@@ -164,10 +153,15 @@ def imported(plan: GraphBuilder, files: tuple[str, ...], form: str, label: str, 
 
 
 def _imported(plan: GraphBuilder, files: tuple[str, ...], form: str, label: str, **params: Any) -> Node:
+    return plan.table(label, _reader(files, form, **params))
+
+
+def _reader(files: tuple[str, ...], form: str, **params: Any) -> Any:
+    """The operation that reads `files`, with their digests."""
     name, params_of_files = reader_of(files)
     kind = {} if "kind" in params else {"format": form}
     op: Any = op_of(name, {"files": list(files), **kind, **params_of_files, **params})
-    return plan.table(label, op.pinned())
+    return op.pinned()
 
 
 def names_in(text: str) -> list[str]:

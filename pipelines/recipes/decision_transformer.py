@@ -45,7 +45,7 @@ class DecisionTransformer(Requesting):
 
     example = "--model FOLDER --data rows.jsonl --reward FOLDER"
     title = "decision-transformer"
-    pairs = luigi.Parameter(default="", description="file or dataset folder of pairs to learn from too")
+    pairs = luigi.Parameter(default="", description="file or dataset (name or folder) of pairs to learn from too")
     pairs_format = luigi.Parameter(default="preferences", description="format of a file of pairs")
     pairs_columns = columns_parameter("a file of pairs")
     reward_template = luigi.Parameter(

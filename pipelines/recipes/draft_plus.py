@@ -69,7 +69,7 @@ class DraftPlus(ReadsFiles, Recipe[Results]):
     needed: ClassVar[tuple[str, ...]] = ("model", "data", "reward")
 
     model = model_parameter("base", "image_generator")
-    data = luigi.Parameter(default="", description="file or dataset folder of prompts to learn from")
+    data = luigi.Parameter(default="", description="file or dataset (name or folder) of prompts to learn from")
     reward = model_parameter("reward that can be differentiated", "image_scorer")
     eval_data = luigi.Parameter(
         default="", description="prompts by which base and tuned model are compared; empty: --data"

@@ -52,7 +52,7 @@ class own(SetupConfig):
     title = luigi.Parameter(default="", description="folder of the data; empty: made of the names of policy and reward")
     model = model_parameter("policy to improve")
     policy = luigi.Parameter(default="", description="model")
-    prompts = luigi.Parameter(default="", description="dataset folder or file of prompts")
+    prompts = luigi.Parameter(default="", description="dataset (name or folder) or file of prompts")
     format = luigi.Parameter(default="prompts", description="format of a file of prompts (datakit.formats.forms)")
     columns = columns_parameter("the file of prompts")
     held_out = Number(default=0.1, least=0, most=1, description="share of the prompts that nothing is learnt from")
@@ -60,7 +60,9 @@ class own(SetupConfig):
     verifier = ObjectParameter(
         default={}, bare="kind", description='settings of label.verify, e.g. {"kind": "number"}; empty: none'
     )
-    original = luigi.Parameter(default="", description="dataset folder or file of answers to blend in; empty: none is")
+    original = luigi.Parameter(
+        default="", description="dataset (name or folder) or file of answers to blend in; empty: none is"
+    )
     original_format = luigi.Parameter(
         default="completions", description="format of a file of answers (datakit.formats.forms)"
     )

@@ -135,6 +135,18 @@ def test_a_planted_error_of_a_plan_is_found_before_anything_runs(
     assert sorted(planted.rglob("*")) == before
 
 
+def test_of_a_file_that_no_format_reads_one_import_is_listed(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And not one, with a fault of its own, for each format that was tried."""
+    (planted / "asked.jsonl").write_text('{"prompt": "q", "answer": "a"}\n' * 4)
+    code, listing = checked(capsys, "Sft --model model --data asked.jsonl")
+    assert [one["stage"] for one in listing["stages"]].count("imported/asked") == 1
+    assert {fault["slug"] for fault in listing["faults"]} == {"wrong-rows", "missing-key"} and code == 2
+    assert {fault["found"].partition(" (there")[0].split("(")[1] for fault in listing["faults"]} == {
+        "response | output | completion"
+    }
+    assert all("""--columns '{"response": "answer"}'""" in fault["next"] for fault in listing["faults"])
+
+
 def test_several_faults_are_all_listed_each_once(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of flags, of the setup, of places, of a server and of the recipe; one of every iteration once."""
     given = (

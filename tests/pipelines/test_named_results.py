@@ -48,21 +48,33 @@ def corrected(flag: str, place: str, error: ConfigError, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("word", ["dpo/mine/policy", "data/dpo/mine/policy", "./data/dpo/mine/policy"])
-def test_a_model_by_its_name_leads_to_its_folder(word: str, results: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="is no model") as fault:
-        model_at(results, word, "generator")
-    assert fault.value.found == f"the name of {POLICY}"
-    assert corrected("--model", word, fault.value, monkeypatch) == POLICY
-    with pytest.raises(ConfigError) as other:
-        any_at(results, word)
-    assert corrected("--model", word, other.value, monkeypatch) == POLICY
+def test_a_model_by_its_name_is_the_one_in_its_folder(word: str, results: Plan) -> None:
+    for node in (model_at(results, word, "generator"), any_at(results, word), results.existing(word, "checkpoint")):
+        assert node.url == str(Path(POLICY).absolute())
 
 
 @pytest.mark.parametrize("word", ["imported/rows", "data/imported/rows"])
-def test_rows_by_their_name_lead_to_their_folder(word: str, results: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="there is no file") as fault:
-        rows_at(results, word, "prompts")
-    assert corrected("--data", word, fault.value, monkeypatch) == ROWS
+def test_rows_by_their_name_are_those_in_their_folder(word: str, results: Plan) -> None:
+    """A file of that name goes before it."""
+    assert rows_at(results, word, "prompts").url == str(Path(ROWS).absolute())
+    Path("imported").mkdir()
+    Path("imported/rows").write_text('{"prompt": "one of a file"}\n')
+    asked = rows_at(results, "imported/rows", "prompts")
+    assert "-".join(asked.url.split("-")[:-1]).endswith("imported/rows") and asked.manifest() is None
+
+
+def test_a_name_that_is_nearly_one_leads_to_it_and_a_file_to_the_near_file(
+    results: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="nothing is called imported/rosw") as fault:
+        rows_at(results, "imported/rosw", "prompts")
+    assert corrected("--data", "imported/rosw", fault.value, monkeypatch) == "imported/rows"
+    with pytest.raises(ConfigError, match="dpo is a folder of 1 result; one is needed"):
+        rows_at(results, "dpo", "prompts")
+    Path("questions.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match="there is no file") as other:
+        rows_at(results, "question.jsonl", "prompts")
+    assert corrected("--data", "question.jsonl", other.value, monkeypatch) == "questions.jsonl"
 
 
 def test_a_name_of_another_kind_is_no_answer(results: Plan) -> None:

@@ -19,6 +19,7 @@ FILES = {
     "pairs.jsonl": {"prompt": "a", "chosen": "b", "rejected": "c"},
     "kto.jsonl": {"prompt": "a", "completion": "b", "label": True},
     "rows.jsonl": {"prompt": "a", "response": "b"},
+    "asked.jsonl": {"prompt": "a", "answer": "b"},
 }
 RENAMED = '{"prompt": "question", "response": "answer"}'
 EXPECTED = [
@@ -27,6 +28,7 @@ EXPECTED = [
         """Sft --model m --data gsm.jsonl --columns '{"prompt": "question", "response": "answr"}'""",
         f"Sft --model m --data gsm.jsonl --columns '{RENAMED}'",
     ),
+    ("Sft --model m --data asked.jsonl", """Sft --model m --data asked.jsonl --columns '{"response": "answer"}'"""),
     ("Sft --model m --data pairs.jsonl", "Preference --model m --data pairs.jsonl"),
     ("Preference --model m --data rows.jsonl", "Sft --model m --data rows.jsonl"),
     ("Sft --model m --data rows.jsonl --format messages", "Sft --model m --data rows.jsonl --format completions"),

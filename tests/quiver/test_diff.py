@@ -37,10 +37,13 @@ def test_a_difference_fits_eighty_columns_and_is_whole_as_json(
     names = ("rest/digits/iter=1", "rest/digits/iter=2/")
     text = answer(capsys, "diff", *names)
     assert max(map(len, text.splitlines())) <= 80
+    heads = [line.split() for line in text.splitlines() if line.startswith(("stage", "scorer"))]
+    assert ["scorer", "prompts", "B", "-", "A", "low", "high", "B", "wins", "ties", "A", "wins", "B", "rate"] in heads
+    assert "…" not in text, "names and heads are whole"
     for part in (
         "rows, by what they are of",
         "rewards",
-        "B's rate",
+        "B rate",
         "lengths",
         "finish reasons",
         "settings that differ",

@@ -6,11 +6,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from quiver import console
 from quiver.chosen_rows import Choice, chosen_rows
-from schemas import Dataset
+from schemas import SAMPLES, Dataset
 from schemas.errors import ConfigError, QuiverError
 from tests.datakit.catalog.workspaces import REWARDED, Maker, rewarded, samples
 from tests.quiver.answers import answer
@@ -41,6 +42,35 @@ def test_the_first_rows_for_which_it_holds_have_their_numbers(make: Maker, capsy
     assert max(map(len, text.splitlines())) <= 80
     assert "holds for 0 of them" in " ".join(answer(capsys, "show", NAME, "--where", "reward < 0").split())
     assert "holds for 60 of them" in " ".join(answer(capsys, "show", NAME, "--where", "true").split())
+
+
+def test_conversations_are_read_by_turns(make: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each where rows are whole; what stands beside the words of a turn is not left out."""
+    turns = [
+        {"role": "user", "content": "What is\n2 + 3?"},
+        {"role": "assistant", "content": None, "reasoning": "It is a sum."},
+        {"role": "user", "content": "\x1b[31mWell?"},
+    ]
+    rows = samples(1)
+    place, field = rows.column_names.index("messages"), rows.schema.field("messages")
+    make("own/samples-00000001", SAMPLES, rows.set_column(place, field, pa.array([turns], field.type)))
+    cut = answer(capsys, "show", "own/samples", "--rows", "1")
+    assert "  messages       user: What is\\n2 + 3? | assistant: {" in cut and "{'" not in cut
+    assert "None" not in cut and max(map(len, cut.splitlines())) <= 80
+    whole = answer(capsys, "show", "own/samples", "--rows", "1", "--whole").splitlines()
+    first = whole.index("  messages       user: What is\\n2 + 3?")
+    assert whole[first + 1].split(maxsplit=1) == ["assistant:", '{"reasoning": "It is a sum."}']
+    assert whole[first + 2].startswith(" " * 17 + "user: ") and "\x1b" not in "".join(whole)
+    assert "user: What is" in answer(capsys, "sql", "SELECT messages FROM samples")
+
+
+def test_rows_that_were_set_aside_are_shown_by_the_name(make: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    aside = samples(2, 5)
+    for column, value in (("reason", "below"), ("value", 0.5), ("threshold", "reward > 1")):
+        aside = aside.append_column(column, pa.array([value] * 2))
+    make("own/kept-00000001", SAMPLES, samples(3), rejected=aside)
+    text = answer(capsys, "show", "own/kept/rejected", "--rows", "1")
+    assert text.startswith("2 rows set aside") and "  sample_id      s5\n" in text
 
 
 def test_a_sample_is_the_same_however_rows_lie_and_another_with_another_seed(make: Maker) -> None:
