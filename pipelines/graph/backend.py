@@ -20,7 +20,7 @@ from datakit.clients import Determinism
 from datakit.op import Capability, Op
 from datakit.template import Rendering
 from pipelines.graph.faults import StandIn
-from pipelines.graph.named_results import place_of_name
+from pipelines.graph.named_results import place_of_name, refuse_near
 from pipelines.graph.node import GraphBuilder, Node
 from pipelines.graph.placement import Placement, checked_settings, deciding, parted, placed
 from schemas import Schema
@@ -219,6 +219,8 @@ def _model_at(plan: GraphBuilder, reference: str, role: Role | None) -> Node:
     if backend is None and (named := place_of_name(plan.root, reference, "checkpoint")):
         reference, backend = named, _recognising(named)
     if backend is None:
+        if ":" not in reference:
+            refuse_near(plan.root, reference)
         raise _no_model(reference, able)
     if backend not in able:
         raise ConfigError(

@@ -48,10 +48,12 @@ def refuse_near(root: str, word: str) -> None:
         return
     name, names = word.strip("/"), {one.name for one in entries}
     inside = sorted(one for one in names if one.startswith(f"{name}/"))
+    if name in names:
+        return
     if inside:
         raise ConfigError(
             "wrong-kind", f"{printable(word, 200)} is a folder of {counted(len(inside), 'result')}; one is needed",
-            expected="a dataset", found=printable(", ".join(inside[:5]), 300), kept="nothing was started",
+            expected="one of them", found=printable(", ".join(inside[:5]), 300), kept="nothing was started",
             next=f"quiver ls {word}", wrong=(word,),
         )  # fmt: skip
     known = sorted(names | folders(entries))

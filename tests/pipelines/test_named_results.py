@@ -69,6 +69,9 @@ def test_a_name_that_is_nearly_one_leads_to_it_and_a_file_to_the_near_file(
     with pytest.raises(ConfigError, match="nothing is called imported/rosw") as fault:
         rows_at(results, "imported/rosw", "prompts")
     assert corrected("--data", "imported/rosw", fault.value, monkeypatch) == "imported/rows"
+    with pytest.raises(ConfigError, match="nothing is called dpo/mine/polcy") as model:
+        model_at(results, "dpo/mine/polcy", "generator")
+    assert corrected("--model", "dpo/mine/polcy", model.value, monkeypatch) == "dpo/mine/policy"
     with pytest.raises(ConfigError, match="dpo is a folder of 1 result; one is needed"):
         rows_at(results, "dpo", "prompts")
     Path("questions.jsonl").write_text("{}\n")
