@@ -25,7 +25,7 @@ from pipelines.report.figures import Change, Figure, FigureTable
 from pipelines.report.html import PAGE, charts, page
 from pipelines.report.html.ancestry import ancestry
 from pipelines.report.html.answers import answers
-from pipelines.report.html.blocks import Section
+from pipelines.report.html.blocks import Grid, Section
 from pipelines.report.html.curves import _read, _thinned, curves
 from pipelines.report.html.drift import drift
 from pipelines.report.html.funnel import funnel
@@ -192,6 +192,22 @@ def test_charts_are_drawn_where_something_draws_them(root: Path, monkeypatch: py
     drawn = Page.read(place)
     assert len(drawn.all("svg")) == 6 and "No charts" not in drawn.text
     assert all(one["aria-label"] for one in drawn.all("div") if one.get("role") == "img")
+
+
+def test_a_small_change_of_a_share_looks_small() -> None:
+    def domain(*values: float) -> list[float] | None:
+        points = [{"series": "x", "x": str(number), "y": value} for number, value in enumerate(values)]
+        scale = charts.lines(points, "evaluation", ordinal=True, share=True)["encoding"]["y"]["scale"]
+        return scale.get("domain")  # type: ignore[no-any-return]
+
+    assert domain(0.997, 1.0) == [0.9, 1.0] and domain(0.0, 0.02) == [0.0, 0.1]
+    assert domain(0.5, 0.52) == pytest.approx([0.46, 0.56]) and domain(0.2, 0.9) is None
+
+
+def test_what_is_yes_or_no_stands_with_the_numbers_of_its_column() -> None:
+    rows = (("sign", "-", "17.6%", "read so"), ("other", "11.5%", "no", "and so"))
+    assert Grid(caption="x", columns=("sign", "first", "1", "how"), rows=rows).to_right == (False, True, True, False)
+    assert Grid(caption="x", columns=("right",), rows=(("yes",),)).to_right == (False,)
 
 
 def test_a_run_does_not_fail_by_its_page(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from commands import REST, alive_in, digests, luigi, started
+from commands import LUIGI, REST, alive_in, digests, environment, luigi, started
 from small_model import write
 
 import pipelines
@@ -169,6 +172,23 @@ def test_a_whole_recipe_before_and_behind_a_run(folder: Path) -> None:
     assert second.returncode == 0, second.stderr
     assert "digits/policy  (there already)" in second.stdout and "step=1/kept  (preview)" in second.stdout
     assert digests(folder) == before and tree(folder) == files and not left(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_rows_of_the_embedded_default_take_a_minute_at_most(tmp_path: Path) -> None:
+    """Of a processor, which is what it takes on a machine that is at nothing else; on such a one on the clock, too."""
+    others, since = os.getloadavg()[0], time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [str(LUIGI), "--module", "pipelines", "RestIteration", "--preview", "10"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    after, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - since
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert done.returncode == 0, done.stderr
+    assert "rest/digits/iter=1/step=2/policy  (preview)" in done.stdout and list(tmp_path.iterdir()) == []
+    print(f"preview of ten rows: {seconds:.1f} s of work, {clock:.1f} s on the clock")
+    assert seconds <= 60
+    assert clock <= 60 or others > 1
 
 
 @pytest.mark.slow

@@ -28,8 +28,9 @@ class Grid:
 
     @property
     def to_right(self) -> tuple[bool, ...]:
-        """Which columns hold numbers alone."""
-        return tuple(all(_NUMBER.match(cell) for cell in column) for column in zip(*self.rows, strict=True))
+        """Which columns hold numbers alone, or numbers and what is yes or no."""
+        columns = [[cell for cell in column if cell not in ("yes", "no")] for column in zip(*self.rows, strict=True)]
+        return tuple(all(map(_NUMBER.match, cells)) and bool(cells) for cells in columns)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ _CONFIG = {
 }  # fmt: skip
 _WIDTH, _HEIGHT = 330, 190
 _MARGIN = 30
+_TENTH = 0.1
 _FEW = 12
 """Points of a line that each have a dot, at most."""
 _LINE = 40
@@ -76,11 +77,14 @@ def histogram(bins: Sequence[Row], title: str) -> Spec:
     }  # fmt: skip
 
 
-def lines(points: Sequence[Row], x_title: str, *, ordinal: bool = False, form: str = "~g") -> Spec:
-    """A line for each `series` through its points (`x`, `y`), with a dot on each where they are few."""
+def lines(points: Sequence[Row], x_title: str, *, ordinal: bool = False, share: bool = False) -> Spec:
+    """A line for each `series` through its points (`x`, `y`), with a dot on each where they are few. The axis of a
+    `share` spans a tenth at least, so that a change of a thousandth does not look like one of everything.
+    """
     x: Spec = {"field": "x", "type": "ordinal" if ordinal else "quantitative", "title": x_title, "sort": None}
     x["axis"] = {"labelAngle": 0, "labelLimit": 90} if ordinal else {"grid": False, "format": ",~f"}
     counts = Counter(row["series"] for row in points)
+    scale = _wide(points) if share else {"zero": False}
     return {
         "width": _WIDTH,
         "height": _HEIGHT,
@@ -88,8 +92,8 @@ def lines(points: Sequence[Row], x_title: str, *, ordinal: bool = False, form: s
         "encoding": {
             "x": x,
             "y": {
-                "field": "y", "type": "quantitative", "title": None, "scale": {"zero": False},
-                "axis": {"format": form},
+                "field": "y", "type": "quantitative", "title": None, "scale": scale,
+                "axis": {"format": ".2~%" if share else "~g"},
             },
             "color": _colour(points),
         },
@@ -98,6 +102,15 @@ def lines(points: Sequence[Row], x_title: str, *, ordinal: bool = False, form: s
             {"mark": {"type": "circle", "size": 36, "opacity": 1}, "transform": [{"filter": "datum.few"}]},
         ],
     }  # fmt: skip
+
+
+def _wide(points: Sequence[Row]) -> Spec:
+    """A scale of shares that spans `_TENTH` at least, around the points and within 0 and 1 where these are."""
+    low, high = min(row["y"] for row in points), max(row["y"] for row in points)
+    if high - low >= _TENTH:
+        return {"zero": False}
+    bottom = min(max(0.0, (low + high - _TENTH) / 2), max(1.0, high) - _TENTH)
+    return {"domain": [round(bottom, 4), round(bottom + _TENTH, 4)], "nice": True}
 
 
 def bars(listed: Sequence[tuple[str, float]], form: str, unit: str) -> Spec:

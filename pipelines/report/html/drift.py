@@ -57,10 +57,11 @@ def _chart(figure: str, names: Sequence[str], values: Sequence[float | None]) ->
     if len({value for _, value in known}) < 2:
         return None
     points = [{"series": figure, "x": name, "y": value} for name, value in known]
-    form = ".2~%" if figure in _SHARES else "~g"
     listed = tuple((name, _shown(figure, value)) for name, value in known)
     grid = Grid(caption=figure, columns=("evaluation", figure), rows=listed, folded=True)
-    return Chart(caption=figure, spec=charts.lines(points, "evaluation", ordinal=True, form=form), grid=grid)
+    return Chart(
+        caption=figure, spec=charts.lines(points, "evaluation", ordinal=True, share=figure in _SHARES), grid=grid
+    )
 
 
 def _shown(figure: str, value: float | None) -> str:
