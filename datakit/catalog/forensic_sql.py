@@ -61,23 +61,19 @@ _LENGTH = f"""
 
 _EQUAL_LENGTH = f"""
     WITH {_BY_LENGTH}, every AS (
-        SELECT recipe, experiment, stage, scorer, letters, sum(n) AS n FROM lengths GROUP BY ALL
+        SELECT stage, scorer, letters, sum(n) AS n FROM lengths GROUP BY ALL
     ), ranges AS (
-        SELECT recipe, experiment, stage, scorer, letters,
+        SELECT stage, scorer, letters,
             least(floor({_BINS} * (sum(n) OVER up - n / 2) / sum(n) OVER whole), {_BINS - 1})::INTEGER AS range
         FROM every
-        WINDOW whole AS (PARTITION BY recipe, experiment, stage, scorer), up AS (whole ORDER BY letters)
+        WINDOW whole AS (PARTITION BY stage, scorer), up AS (whole ORDER BY letters)
     ), limits AS (
         SELECT *, min(letters) OVER one AS shortest, max(letters) OVER one AS longest FROM ranges
-        WINDOW one AS (PARTITION BY recipe, experiment, stage, scorer, range)
+        WINDOW one AS (PARTITION BY stage, scorer, range)
     )
-    SELECT l.recipe, l.experiment, l.iteration, l.step, l.stage, l.scorer, shortest, longest,
+    SELECT {_LINE}, shortest, longest,
         sum(n)::BIGINT AS answers, sum(n * mean) / sum(n) AS reward
-    FROM lengths AS l JOIN limits AS b ON {
-    " AND ".join(
-        f"l.{key} IS NOT DISTINCT FROM b.{key}" for key in ("recipe", "experiment", "stage", "scorer", "letters")
-    )
-}
+    FROM lengths JOIN limits USING (stage, scorer, letters)
     GROUP BY ALL ORDER BY ALL"""
 
 _REPEATED_WINNERS = f"""

@@ -50,7 +50,7 @@ _FORENSICS = {
          "(epsilon squared, Kelley 1935); null: no two answers of one length"},
     ),
     "equal_length": Forensic(
-        "reward at equal length, in ten ranges that all iterations share: one that rises in all but stands still "
+        "reward at equal length, in ten ranges that all runs share: one that rises in all but stands still "
         "here was earned by length",
         {"shortest": "letters, from", "longest": "letters, to", **_ANSWERS, "reward": "their mean number"},
     ),

@@ -96,9 +96,16 @@ def test_reward_at_equal_length_is_in_ranges_that_iterations_share(make: Maker) 
     for number, lengths in enumerate((short, long), 1):
         rows = answers(100 * number, ["p"] * 5, ["x" * one for one in lengths])
         judged(make, f"rest/e/iter={number}/samples", rows, [float(one) for one in lengths])
+    judged(make, "sft/other/samples", answers(300, ["p"], ["xxxxx"]), [3.0])
     asked = "SELECT iteration, shortest, longest, answers, reward FROM forensics.equal_length"
-    assert shown(make, asked) == [(1, 1, 1, 4, 1.0), (1, 9, 9, 1, 9.0), (2, 1, 1, 1, 1.0), (2, 9, 9, 4, 9.0)]
-    rewards = shown(make, "SELECT iteration, reward FROM forensics.drift ORDER BY 1")
+    assert shown(make, f"{asked} WHERE recipe = 'sft'") == [(None, 5, 5, 1, 3.0)], "in the ranges of all"
+    assert shown(make, f"{asked} WHERE recipe = 'rest'") == [
+        (1, 1, 1, 4, 1.0),
+        (1, 9, 9, 1, 9.0),
+        (2, 1, 1, 1, 1.0),
+        (2, 9, 9, 4, 9.0),
+    ]
+    rewards = shown(make, "SELECT iteration, reward FROM forensics.drift WHERE recipe = 'rest' ORDER BY 1")
     assert rewards == [(1, pytest.approx(2.6)), (2, pytest.approx(7.4))]
 
 
