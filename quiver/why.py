@@ -204,7 +204,7 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
 def _fed(fed: Fed) -> Iterator[str]:
     """How many rows fed a checkpoint, what they came through, how many steps learnt them."""
     entry, totals = fed.checkpoint, fed.totals()
-    own = printable(fed.data.own.name)
+    own = printable(fed.key)
     yield terminal.wrapped(f"checkpoint {shown(entry.place)} ({printable(entry.made.op)})")
     yield ""
     data = shown(fed.data.entry.place)
@@ -240,7 +240,7 @@ def _fed_json(fed: Fed) -> Iterator[str]:
     head = {
         "checkpoint": fed.checkpoint.place,
         "data": fed.data.entry.place,
-        "key": fed.data.own.name,
+        "key": fed.key,
         "online": fed.online,
         **fed.totals(),
         "passed": [

@@ -42,7 +42,7 @@ _MEANINGS = {
     "verdicts": "what judges said of answers and pairs: one row for each row that was judged",
     "rejected": "rows that operations set aside, with the reason",
     "training_rows": "rows that checkpoints learnt from, in packs too: each once for each of them; none of online runs",
-    "records": "what training saw: one row for every time a row, or a pack of rows, was trained on",
+    "records": "what training saw: one row for every time a row was trained on, in a pack or not",
 }
 _REWARD_FIELDS = (
     Field("sample_id", "VARCHAR", "the sample", ""),

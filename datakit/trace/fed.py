@@ -13,7 +13,7 @@ from datakit.catalog.sql_text import literal, name
 from datakit.catalog.trained_on import trainings
 from datakit.catalog.workspace import Entry
 from datakit.duck.child import SqlError, SqlProcess
-from datakit.trace.row_ids import Rows
+from datakit.trace.row_ids import PACK, IdColumn, Rows
 from datakit.trace.row_trace import Tracer, ordered
 from datakit.trace.scans import asked, source, unreadable
 from schemas.errors import DataError
@@ -64,14 +64,28 @@ class Fed:
         return self._data
 
     @property
+    def key(self) -> str:
+        """What its rows are known by: the id of the data, or of packs that of the rows inside."""
+        return self._row.entity if self._row.several else self._row.name
+
+    @property
+    def _row(self) -> IdColumn:
+        own = self.data.own
+        return next((one for one in self.data.ids if one.several and own.entity == PACK), own)
+
+    @property
+    def _row_ids(self) -> str:
+        at = name(self._row.name)
+        return f"SELECT {f'unnest({at})' if self._row.several else at} AS id FROM {source(self.data.files)}"
+
+    @property
     def online(self) -> bool:
         """Whether these are prompts, answered while it ran."""
         return self._online
 
     def totals(self) -> Mapping[str, Any]:
         """How many `rows` there are, of how many ids; how many `records` of how many steps, of how many ids."""
-        own = name(self.data.own.name)
-        text = f"SELECT count(*) AS rows, count(DISTINCT {own}) AS ids FROM {source(self.data.files)}"
+        text = f"SELECT count(*) AS rows, count(DISTINCT id) AS ids FROM ({self._row_ids})"
         totals: dict[str, Any] = asked(self._process, text).to_pylist()[0]
         if self._records is not None:
             own = name(self._records.own.name)
@@ -100,7 +114,7 @@ class Fed:
         """Every id of its data, in order: how often it stands there (`count`), the results it `passed`, the `steps`
         that learnt it, and of each the `weights` and `losses`; no list where there are no records.
         """
-        own, at = name(self.data.own.name), self._at
+        at = self._at
         places = [one for one in passed if one.same]
         through = ", ".join(
             f"CASE WHEN id IN (SELECT {name(rows.own.name)} FROM {source(rows.files)}) "
@@ -114,7 +128,7 @@ class Fed:
             learnt = f"""SELECT {key} AS id, list(step ORDER BY step, epoch) AS steps,
                 list(weight ORDER BY step, epoch) AS weights, list(loss ORDER BY step, epoch) AS losses
                 FROM {source(self._records.files)} GROUP BY {key}"""
-        data = f"SELECT {own} AS id, count(*) AS count FROM {source(self.data.files)} GROUP BY {own}"
+        data = f"SELECT id, count(*) AS count FROM ({self._row_ids}) GROUP BY id"
         text = f"""WITH data AS ({data}), learnt AS ({learnt})
             SELECT id, coalesce(count, 0) AS count,
             [one FOR one IN [{through}]::VARCHAR[] IF one IS NOT NULL] AS passed, steps, weights, losses
@@ -134,7 +148,7 @@ class Fed:
             inside |= above
             waiting += above
         way = [self._at[index] for index in ordered(self._lineage) if index in inside and index in self._at]
-        return [(rows, rows.own.entity == self.data.own.entity) for rows in way if not rows.records]
+        return [(rows, rows.own.entity == self._row.entity) for rows in way if not rows.records]
 
     def _ids(self) -> dict[str, str]:
         """SQL of the ids of each entity that rows of the data are, or were made of."""

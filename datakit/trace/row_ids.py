@@ -14,7 +14,8 @@ from datakit.catalog.made import ColumnText
 from datakit.catalog.workspace import Entry
 from schemas.rows.records import RECORDS
 
-ENTITIES = ("pack_id", "pair_id", "sample_id", "prompt_id")
+PACK = "pack_id"
+ENTITIES = (PACK, "pair_id", "sample_id", "prompt_id")
 """What rows are, the narrower first."""
 
 _ROW = RECORDS.key[0]

@@ -16,7 +16,7 @@ from datakit.catalog.sql_text import name
 from datakit.catalog.trained_on import Training, trainings
 from datakit.catalog.workspace import Entry, Workspace
 from datakit.duck.child import SqlProcess
-from datakit.trace.row_ids import Rows, rows_with_ids
+from datakit.trace.row_ids import PACK, Rows, rows_with_ids
 from datakit.trace.scans import Hit, Id, hits, values
 from schemas.errors import ConfigError, DataError, printable
 from schemas.run_layout import RECORDS_END
@@ -185,14 +185,16 @@ class Tracer:
             rows = dict.fromkeys(counts)
             records = self._index.get(f"{entry.place}{RECORDS_END}") if training.role == "data" else None
             steps: dict[str, list[dict[str, Any]]] = defaultdict(list)
+            packs: set[Id] = set()
             if records is not None and (records, False) in self._at:
                 saw = own.get((records, False), {})
-                rows |= dict.fromkeys(saw)
+                packs = {row for row in rows if row[0] == PACK}  # records are of the rows inside
+                rows = {row: None for row in rows if not (saw and row in packs)} | dict.fromkeys(saw)
                 if saw:
                     for record in self._records(self._at[records, False], saw):
                         steps[record.pop("own")].append(record)
             for row in rows:
-                kind = _kind_of(training, bool(steps.get(row[1])), self._whole(records))
+                kind = _kind_of(training, bool(steps.get(row[1])), row not in packs and self._whole(records))
                 yield Event(entry=entry, kind=kind, row=row, count=counts.get(row, 0), steps=steps.get(row[1], ()))
 
     def _whole(self, records: int | None) -> bool:

@@ -12,6 +12,9 @@ import pytest
 
 from datakit.catalog.ask import workspace_process
 from datakit.catalog.workspace import read_workspace
+from datakit.op import Context
+from datakit.tokenize import Pack
+from datakit.trace.fed import Fed
 from datakit.trace.row_trace import Tracer
 from datakit.trace.withdrawn import reached
 from quiver import console
@@ -25,9 +28,11 @@ from tests.datakit.trace.answers import agree, fed_agrees
 ANSI = "\x1b[31m'; DROP TABLE x; --\u202e"
 
 
-def trained(make: Maker, place: str, data: Dataset, steps: Sequence[tuple[str, int]], *more: Parent) -> Parent:
-    """A checkpoint of `data`, with records of these ids and steps."""
-    key = (data.schema.key or ("sample_id",))[0]
+def trained(
+    make: Maker, place: str, data: Dataset, steps: Sequence[tuple[str, int]], *more: Parent, key: str = ""
+) -> Parent:
+    """A checkpoint of `data`, with records of these ids (of `key`) and steps."""
+    key = key or (data.schema.key or ("sample_id",))[0]
     rows = [
         {key: row, "step": step, "epoch": 0, "source": None, "weight": 2.0, "loss": step / 4} for row, step in steps
     ]
@@ -102,6 +107,36 @@ def test_what_a_row_reaches_is_trained_again(run: Maker) -> None:
         ("rest/digits/iter=2/policy", "stands on"),
         ("rest/digits/iter=3/policy", "stands on"),
     }
+
+
+def test_rows_in_packs_were_learnt_one_by_one_and_packs_are_no_rows(make: Maker) -> None:
+    """What training saw of packs is of the rows inside: a pack was neither missed by all steps nor learnt by one."""
+    rows = tokens(["a", "b", "c"])
+    op, data = Pack(capacity=2 * max(map(len, rows["input_ids"].to_pylist()))), make("own/t-00000001", TOKENS, rows)
+    packed = op.gather(rows, Context()).rows
+    packs = make("own/packs-00000001", op.gives(TOKENS), packed, data, op=op.name)
+    trained(make, "own/policy-00000001", packs, [("a", 1), ("b", 1), ("c", 2), ("a", 3)], key="sample_id")
+    alone = packed["pack_id"][0].as_py()
+    with workspace_process(make.root) as process:
+        workspace = read_workspace(str(make.root))
+        tracer = Tracer(workspace, process)
+        learnt = {
+            row: [
+                (one.kind, one.row, [step["step"] for step in one.steps])
+                for one in tracer.trace(row).events
+                if one.entry.made.kind == "checkpoint"
+            ]
+            for row in (("sample_id", "a"), ("pack_id", alone))
+        }
+        [checkpoint] = [one for one in workspace.entries if one.made.kind == "checkpoint"]
+        fed = Fed(tracer, process, checkpoint)
+        came = {one["id"]: (one["count"], one["steps"]) for one in fed.rows(fed.passed())}
+        totals, key = fed.totals(), fed.key
+    assert packed.num_rows == 2
+    assert learnt["sample_id", "a"] == [("trained", ("sample_id", "a"), [1, 3])]
+    assert learnt["pack_id", alone] == [("no records", ("pack_id", alone), [])]
+    assert (key, came) == ("sample_id", {"a": (1, [1, 3]), "b": (1, [1]), "c": (1, [2])})
+    assert totals == {"rows": 3, "ids": 3, "records": 4, "steps": 3, "learnt": 3}
 
 
 def test_a_row_that_was_set_aside_was_not_learnt(run: Maker) -> None:
