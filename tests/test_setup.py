@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import tomllib
@@ -20,19 +22,18 @@ from schemas import installed
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+def checkout(folder: Path) -> Path:
     """A checkout's set-up files, on a machine whose `nvidia-smi` sees nothing."""
     for name in ("setup.sh", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
-    (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
-    return tmp_path
+        shutil.copy(ROOT / name, folder)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    (folder / "bin" / "nvidia-smi").chmod(0o755)
+    return folder
 
 
-@pytest.fixture
-def proxy() -> Iterator[tuple[str, list[str]]]:
+@contextmanager
+def listening() -> Iterator[tuple[str, list[str]]]:
     """The address of a proxy that connects nobody, and the first line of every request that it got."""
     asked: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -51,6 +52,39 @@ def proxy() -> Iterator[tuple[str, list[str]]]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
 
 
+class Made(NamedTuple):
+    """A first set-up without any index: where, what it said, and whom it asked."""
+
+    place: Path
+    run: subprocess.CompletedProcess[str]
+    asked: list[str]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    place = checkout(tmp_path_factory.mktemp("first"))
+    with listening() as (address, asked):
+        return Made(place, set_up(place, PIP_NO_INDEX="1", HTTPS_PROXY=address), asked)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return checkout(tmp_path)
+
+
+@pytest.fixture
+def begun(project: Path, made: Made) -> Path:
+    """A checkout whose virtual environment was made, and holds nothing yet."""
+    shutil.copytree(made.place / ".venv", project / ".venv", symlinks=True)
+    return project
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[str, list[str]]]:
+    with listening() as both:
+        yield both
+
+
 def set_up(project: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(("PIP_", "PYTORCH_"))}
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
@@ -63,14 +97,12 @@ def set_up(project: Path, **environment: str) -> subprocess.CompletedProcess[str
 
 
 def test_the_index_that_pytorch_documents_is_asked_when_pips_own_has_no_cpu_build(
-    project: Path, proxy: tuple[str, list[str]]
+    begun: Path, proxy: tuple[str, list[str]]
 ) -> None:
     address, asked = proxy
-    (project / "index" / "torch").mkdir(parents=True)
-    (project / "index" / "torch" / "index.html").write_text("<html><body></body></html>")
-    run = set_up(
-        project, PIP_INDEX_URL=(project / "index").as_uri(), HTTPS_PROXY=address, PIP_RETRIES="0", PIP_TIMEOUT="2"
-    )
+    (begun / "index" / "torch").mkdir(parents=True)
+    (begun / "index" / "torch" / "index.html").write_text("<html><body></body></html>")
+    run = set_up(begun, PIP_INDEX_URL=(begun / "index").as_uri(), HTTPS_PROXY=address, PIP_RETRIES="0", PIP_TIMEOUT="2")
     assert asked and {line.split()[1] for line in asked} == {"download.pytorch.org:443"}
     assert run.returncode == 2
     lines = run.stderr.splitlines()
@@ -79,12 +111,11 @@ def test_the_index_that_pytorch_documents_is_asked_when_pips_own_has_no_cpu_buil
     assert "downloading" in run.stdout and "about 200 MB" in run.stdout and "CUDA" not in run.stdout
 
 
-def test_without_any_index_nothing_else_is_tried(project: Path, proxy: tuple[str, list[str]]) -> None:
-    address, asked = proxy
-    run = set_up(project, PIP_NO_INDEX="1", HTTPS_PROXY=address)
-    assert run.returncode == 2 and not asked
-    assert len(run.stderr.splitlines()) == 5
-    assert not list((project / ".venv").glob(".set-up-*"))
+def test_without_any_index_nothing_else_is_tried(made: Made) -> None:
+    assert made.run.returncode == 2 and not made.asked
+    assert len(made.run.stderr.splitlines()) == 5
+    assert "virtual environment .venv" in made.run.stdout
+    assert (made.place / ".venv" / "pyvenv.cfg").is_file() and not list((made.place / ".venv").glob(".set-up-*"))
 
 
 def test_a_python_that_is_none_is_named(project: Path) -> None:
@@ -95,10 +126,10 @@ def test_a_python_that_is_none_is_named(project: Path) -> None:
     assert lines[1:3] == ["  expected: 3.10 to 3.13   found: none", "  where: PYTHON=/nope/python9"]
 
 
-def test_without_a_network_pip_gives_up_after_three_tries(project: Path, proxy: tuple[str, list[str]]) -> None:
+def test_without_a_network_pip_gives_up_after_three_tries(begun: Path, proxy: tuple[str, list[str]]) -> None:
     """pip's own default is six, of fifteen seconds each where nothing answers."""
     address, asked = proxy
-    run = set_up(project, PIP_INDEX_URL="https://127.0.0.1:9/simple", HTTPS_PROXY=address)
+    run = set_up(begun, PIP_INDEX_URL="https://127.0.0.1:9/simple", HTTPS_PROXY=address)
     assert run.returncode == 2 and len(run.stderr.splitlines()) == 5
     assert len(asked) == 6 and len(set(asked)) == 2, "three of its own index, three of PyTorch's"
 

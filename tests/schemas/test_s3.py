@@ -95,12 +95,15 @@ def after(url: str, calm: str) -> None:
     assert not left, left
 
 
-@pytest.mark.parametrize(("kind", "first"), [("EIO", 1), ("lost", 2), late("EIO", 7), late("lost", 8)])
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [("EIO", 1), ("lost", 2), *(late("EIO", first) for first in (7, 13, 19)), *(late("lost", n) for n in (8, 14, 20))],
+)
 def test_any_request_of_a_run_may_fail(kind: str, first: int, bucket: str) -> None:
     calm = write(f"s3://{bucket}/calm")
     with faulty_fs(kind, 0) as fault:
         write(f"s3://{bucket}/counted")
-    points = range(first, fault.counted + 1, 12)
+    points = range(first, fault.counted + 1, 24)
     for n in points:
         url = f"s3://{bucket}/{n}"
         with faulty_fs(kind, n), contextlib.suppress(StorageError):

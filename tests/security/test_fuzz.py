@@ -26,7 +26,7 @@ from pathlib import Path
 from tests.security.fuzz import fuzz, report
 from tests.security.fuzz_targets import targets
 known = targets()
-counts = fuzz({{name: known[name] for name in {QUICK}}}, 5.0, 7, Path("kept").absolute())
+counts = fuzz({{name: known[name] for name in {QUICK}}}, 2.0, 7, Path("kept").absolute())
 assert all(sum(tally.outcomes.values()) >= 50 for tally in counts.values())
 raise SystemExit(not report(counts))
 """
