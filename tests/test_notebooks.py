@@ -12,11 +12,17 @@ import pytest
 from nbclient import NotebookClient
 
 from tests.tail import late
+from tests.warm import command
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 QUICK = {"curate_preferences", "templates_and_masks"}
 """Those that need no run of a recipe first."""
+FORKS = """
+from tests.warm.server import PROGRAMS, stand_in_for
+stand_in_for(PROGRAMS, lambda: {!r})
+"""
+"""What a kernel begins with: what trains is a fork, as it is for a command."""
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -48,6 +54,9 @@ def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "forks.py").write_text(FORKS.format(command.address()))
     folder = tmp_path / "notebooks"
     shutil.copytree(path.parent, folder)
     notebook = nbformat.read(path, as_version=4)
