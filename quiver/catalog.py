@@ -10,7 +10,7 @@ from datakit.catalog.workspace import read_workspace
 from quiver import plain_places
 from quiver.command import Command
 from quiver.ls import faults
-from quiver.workspace_root import root_of
+from quiver.workspace_root import in_root, root_of
 from schemas.errors import counted
 from schemas.process import terminal
 from schemas.store.storage import relative
@@ -37,4 +37,8 @@ def catalog(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     asked = [(f"{schema}.{name}", view.meaning) for (schema, name), view in views.items() if schema == FORENSICS]
     yield from terminal.table(asked, "  ")
     yield from faults(workspace)
-    yield from ("", plain_places.to_do("quiver sql 'FROM iterations'"), f"or: duckdb {shlex.quote(place)}")
+    yield from (
+        "",
+        plain_places.to_do(in_root("quiver sql 'FROM iterations'", options)),
+        f"or: duckdb {shlex.quote(place)}",
+    )

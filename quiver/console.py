@@ -45,7 +45,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "show": Command(
         usage="quiver show URL_OR_NAME [--rows N] [--where PREDICATE] [--sample N [--seed S]] [--whole] "
-        "[--mask [--tokenizer FOLDER]] [--root FOLDER]",
+        "[--mask [--tokenizer FOLDER]] [--json] [--root FOLDER]",
         meaning="what is in a dataset (with its first rows), a checkpoint or a folder; --mask: with what is learnt in "
         "colour",
         module="quiver.show",
@@ -57,6 +57,7 @@ COMMANDS: Mapping[str, Command] = {
             "--whole": "every field in full, however long its line is",
             "--mask": "print them as tokens, with what is learnt in colour",
             "--tokenizer FOLDER": "with --mask: another tokenizer than the rows' own",
+            "--json": "as JSON: what made it, its columns, these rows in full; or of a checkpoint all that is known",
             "--root FOLDER": ROOT,
         },
     ),
@@ -255,8 +256,22 @@ def _answer(command: Command, arguments: Sequence[str]) -> None:
             return
         _print(command.lines(arguments))
     except QuiverError as error:
-        error.next = command.repaired(arguments, error.next)
+        error.next = _in_same_root(command.repaired(arguments, error.next), command, arguments)
         raise
+
+
+def _in_same_root(next: str, command: Command, arguments: Sequence[str]) -> str:
+    """The command to run `next` with the `--root` of these `arguments`, where it takes one and names none."""
+    from quiver.workspace_root import in_root
+    from schemas.errors import QuiverError
+
+    named = COMMANDS.get(next.partition(" ")[2].partition(" ")[0]) if next.startswith("quiver ") else None
+    if named is None or "--root FOLDER" not in named.flags or {"--root", *_HELP} & {*next.split()}:
+        return next
+    try:
+        return in_root(next, command.parsed(arguments)[1])
+    except QuiverError:  # of arguments that are none
+        return next
 
 
 def _unknown(name: str, arguments: Sequence[str]) -> Exception:

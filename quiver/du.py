@@ -12,12 +12,12 @@ import pyarrow as pa
 from datakit.catalog.disk import Piece, freed, pieces
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
-from datakit.catalog.named import unknown_name
+from datakit.catalog.named import names_of, unknown_name
 from datakit.catalog.workspace import read_workspace
-from quiver import grid
+from quiver import grid, plain_places
 from quiver.command import Command
 from quiver.ls import faults
-from quiver.workspace_root import root_of
+from quiver.workspace_root import in_root, root_of
 from schemas.display import human_bytes
 from schemas.process import terminal
 
@@ -33,18 +33,21 @@ def du(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     last = last_run(Lineage(workspace.entries))
     listed = [*pieces(workspace)]
     if words:
-        listed = _below(listed, words[0].strip("/"), command)
+        listed = _below(listed, words[0], names_of(workspace.root, words[0]), command)
     if "json" in options:
         return grid.json_lines(_facts(one, last) for one in listed)
-    return [*_table(listed, last), *faults(workspace)]
+    following = ("", "what nothing refers to (nothing is removed without --yes)",
+                 plain_places.to_do(in_root("quiver prune", options)))  # fmt: skip
+    return [*_table(listed, last), *faults(workspace), *following]
 
 
-def _below(listed: Sequence[Piece], name: str, command: Command) -> list[Piece]:
-    """Those of that name or place, or in that folder; `ConfigError` where there are none."""
+def _below(listed: Sequence[Piece], word: str, meant: Sequence[str], command: Command) -> list[Piece]:
+    """Those of a name or place that `word` may have `meant`, or in that folder; `ConfigError` where there are none."""
     names = {id(one): {one.place, *(() if one.entry is None else (one.entry.name,))} for one in listed}
-    there = [one for one in listed if name in names[id(one)] or one.place.startswith(f"{name}/")]
+    inside = tuple(f"{name}/" for name in meant)
+    there = [one for one in listed if names[id(one)] & {*meant} or one.place.startswith(inside)]
     if not there:
-        raise unknown_name(name, {*set().union(*names.values()), *map(_folder, listed)} - {"."}, command.call)
+        raise unknown_name(word, {*set().union(*names.values()), *map(_folder, listed)} - {"."}, command.call)
     return there
 
 
@@ -79,7 +82,6 @@ def _table(listed: Sequence[Piece], last: Collection[str]) -> Iterator[str]:
     if total != apart:
         yield ""
         yield terminal.wrapped(f"{human_bytes(total)} would be free without all of it: some files have two names")
-    yield from ("", "next: quiver prune    (what nothing refers to; nothing is removed without --yes)")
 
 
 def _line(folder: str, inside: Sequence[Piece], last: Collection[str]) -> dict[str, str]:

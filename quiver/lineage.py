@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
-from datakit.catalog.named import unknown_name
+from datakit.catalog.named import named
 from datakit.catalog.workspace import read_workspace
 from quiver import plain_places
 from quiver.command import Command
-from quiver.workspace_root import place_of, root_of
+from quiver.workspace_root import root_of
 from schemas.errors import printable
 from schemas.process import terminal
 
@@ -24,29 +23,14 @@ def lineage(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     graph = Lineage(workspace.entries)
     targets = last_run(graph)
     if words:
-        place = os.path.relpath(place_of(words[0], options), workspace.root)
-        targets = frozenset({place})
-        if place not in {one.place for one in workspace.entries}:
-            raise unknown_name(words[0], {one.name for one in workspace.entries}, command.call)
-    ordered = _behind(graph, targets)
+        targets = frozenset(one.place for one in named(graph, words[0], targets).entries)
+    chosen = [index for index, one in enumerate(graph.entries) if one.place in targets]
+    ordered = graph.ordered(graph.with_above(chosen))
     if "openlineage" in options:
         from datakit.catalog.open_lineage import events
 
         return events(graph, ordered)
     return _lines(graph, ordered)
-
-
-def _behind(graph: Lineage, targets: Iterable[str]) -> list[int]:
-    """The indices of the `targets` places and of all that they were made of, each behind what it was made of."""
-    chosen = {index for index, one in enumerate(graph.entries) if one.place in targets}
-    waiting, done = sorted(chosen, key=lambda one: graph.entries[one].finished, reverse=True), dict[int, None]()
-    while waiting:
-        missing = [one for one in graph.direct[waiting[-1]] if one not in done and one not in waiting]
-        if missing:
-            waiting += missing
-        else:
-            done.setdefault(waiting.pop())
-    return list(done)
 
 
 def _lines(graph: Lineage, ordered: Sequence[int]) -> Iterator[str]:

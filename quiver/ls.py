@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
-from datakit.catalog.named import unknown_name
+from datakit.catalog.named import matching, unknown_name
 from datakit.catalog.workspace import Entry, Workspace, read_workspace
 from quiver import grid, plain_places
 from quiver.command import Command
@@ -27,19 +27,19 @@ def ls(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     command.at_most(1, words)
     workspace = read_workspace(root_of(options))
     last = last_run(Lineage(workspace.entries))
-    entries = [one for one in workspace.entries if "all" in options or one.place in last]
-    if words:
-        entries = _below(entries, words[0].strip("/"), command)
+    there = _below(workspace.entries, words[0], command) if words else workspace.entries
+    entries = [one for one in there if "all" in options or one.place in last] or there
     if "json" in options:
         return grid.json_lines(_facts(one) | {"last_run": one.place in last} for one in entries)
-    return [*_table(entries, variants="all" in options), *faults(workspace)]
+    variants = any(one.place not in last for one in entries)
+    return [*_table(entries, variants="all" in options or variants), *faults(workspace)]
 
 
-def _below(entries: Sequence[Entry], name: str, command: Command) -> list[Entry]:
-    """Those of that name, or in that folder; `ConfigError` where there are none."""
-    there = [one for one in entries if name in (one.name, one.place) or one.place.startswith(f"{name}/")]
+def _below(entries: Sequence[Entry], word: str, command: Command) -> Sequence[Entry]:
+    """Those that `word` names, or in that folder; `ConfigError` where there are none."""
+    _, there = matching(entries, word)
     if not there:
-        raise unknown_name(name, {one.name for one in entries}, command.call)
+        raise unknown_name(word, {one.name for one in entries}, command.call)
     return there
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from datakit.catalog.disk import freed
 from datakit.catalog.kept import OF_LAST_RUN, STANDS_ON
 from datakit.catalog.prune import PruneDecision, busy, prune_decisions, remove
 from datakit.catalog.workspace import read_workspace
-from quiver import grid
+from quiver import grid, plain_places
 from quiver.command import Command
-from quiver.workspace_root import root_of
+from quiver.workspace_root import in_root, root_of
 from schemas.display import human_bytes
 from schemas.errors import ConflictError, counted, printable
 from schemas.process import terminal
@@ -46,10 +46,10 @@ def prune(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     return _answer(listed, options, stayed)
 
 
-def _answer(listed: Sequence[PruneDecision], options: Iterable[str], stayed: dict[str, str]) -> Iterable[str]:
+def _answer(listed: Sequence[PruneDecision], options: Mapping[str, str], stayed: dict[str, str]) -> Iterable[str]:
     if "json" in options:
         return grid.json_lines(_facts(one, stayed) for one in listed)
-    return _text(listed, stayed, removed="yes" in options)
+    return _text(listed, stayed, options)
 
 
 def _facts(decision: PruneDecision, stayed: dict[str, str]) -> dict[str, object]:
@@ -63,8 +63,9 @@ def _facts(decision: PruneDecision, stayed: dict[str, str]) -> dict[str, object]
     }
 
 
-def _text(listed: Sequence[PruneDecision], stayed: dict[str, str], *, removed: bool) -> Iterator[str]:
+def _text(listed: Sequence[PruneDecision], stayed: dict[str, str], options: Mapping[str, str]) -> Iterator[str]:
     """What goes, largest first; what stays, by reason; how much that frees."""
+    removed = "yes" in options
     gone = [one for one in listed if one.goes and not stayed.get(one.piece.place)]
     rows = [
         (human_bytes(one.piece.bytes), f"{printable(one.piece.place, 200)} ({one.piece.kind}): {one.reason}")
@@ -82,7 +83,8 @@ def _text(listed: Sequence[PruneDecision], stayed: dict[str, str], *, removed: b
     elif removed:
         yield f"{size} freed"
     else:
-        yield from (f"{size} would be freed; nothing was removed", "", "next: quiver prune --yes")
+        following = in_root(f"quiver prune{' --runs' if 'runs' in options else ''} --yes", options)
+        yield from (f"{size} would be freed; nothing was removed", "", plain_places.to_do(following))
 
 
 def _staying(listed: Sequence[PruneDecision], stayed: dict[str, str]) -> Iterator[str]:

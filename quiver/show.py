@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quiver import plain_places, run_folder
 from quiver.command import Command, is_count
@@ -30,6 +30,9 @@ from schemas.shards import verified_bytes
 from schemas.store.commit import read_manifest
 from schemas.store.storage import normal, relative, shown
 from schemas.untrusted import parsing, strict_json
+
+if TYPE_CHECKING:
+    from quiver.chosen_rows import ChosenRows
 
 _DEEP, _MOST = 4, 40
 """Of a folder: how deep its datasets are looked for, and how many are listed."""
@@ -47,6 +50,7 @@ def show(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     chooses = {"where", "sample"} & options.keys()
     wrong = ("tokenizer" in options and "mask" not in options) or ((whole or chooses) and "mask" in options)
     wrong = wrong or ("sample" in options and "rows" in options) or ("seed" in options and "sample" not in options)
+    wrong = wrong or ("json" in options and (whole or "mask" in options))
     counts = count, options.get("sample", "1"), options.get("seed", _SEED)
     if len(words) != 1 or not all(map(is_count, counts)) or wrong:
         place = shlex.quote(words[0]) if words else "."
@@ -54,6 +58,8 @@ def show(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     place = place_of(words[0], options)
     if "mask" in options:
         return _masked(place, int(count), options)
+    if "json" in options:
+        return _as_json(place, options)
     if not chooses:
         return lines(place, int(count), whole=whole)
     return _chosen(place, options, whole=whole)
@@ -61,24 +67,48 @@ def show(command: Command, arguments: Sequence[str]) -> Iterable[str]:
 
 def _chosen(place: str, options: Mapping[str, str], *, whole: bool) -> Iterator[str]:
     """Rows of a dataset for which a predicate holds, or a sample, each below its number in the dataset."""
-    from quiver.chosen_rows import Choice, chosen_rows
-
-    dataset = Dataset.open(place)
-    sample, predicate = options.get("sample"), options.get("where")
-    seed = None if sample is None else int(options.get("seed", _SEED))
-    if predicate is not None and not predicate.strip():
-        predicate = " "  # which is refused as an empty one
-    try:
-        chosen = chosen_rows(dataset, Choice(int(sample or options.get("rows", "3")), predicate or "", seed))
-    except ConfigError as error:
-        error.next = error.next or f"quiver show {shlex.quote(relative(place))}"
-        raise
+    dataset, predicate = Dataset.open(place), options.get("where")
+    chosen = _rows(dataset, options)
     of_all = display.rows_of(dataset.num_rows, dataset.schema.name)
     matching = "" if predicate is None else f", and {printable(predicate, 200)} holds for {chosen.matching:,} of them"
     yield terminal.wrapped(f"{shown(relative(dataset.url))}: {of_all}{matching}")
     for number, row in zip(chosen.numbers, chosen.rows.to_pylist(), strict=True):
         yield from ("", f"row {number}")
         yield from plain_places.fields(row, whole=whole)
+
+
+def _rows(dataset: Dataset, options: Mapping[str, str]) -> ChosenRows:
+    """The rows that the flags ask for; without any the first."""
+    from quiver.chosen_rows import Choice, chosen_rows
+
+    sample, predicate = options.get("sample"), options.get("where")
+    seed = None if sample is None else int(options.get("seed", _SEED))
+    if predicate is not None and not predicate.strip():
+        predicate = " "  # which is refused as an empty one
+    try:
+        return chosen_rows(dataset, Choice(int(sample or options.get("rows", "3")), predicate or "", seed))
+    except ConfigError as error:
+        error.next = error.next or f"quiver show {shlex.quote(relative(dataset.url))}"
+        raise
+
+
+def _as_json(place: str, options: Mapping[str, str]) -> Iterator[str]:
+    from quiver import show_json
+
+    manifest = read_manifest(normal(place))
+    if manifest is not None and manifest.kind == "dataset":
+        dataset = Dataset.open(place)
+        yield from show_json.dataset(dataset, _rows(dataset, options))
+    elif manifest is not None and not {"where", "sample"} & options.keys():
+        yield from show_json.checkpoint(place, manifest, _parts(place, manifest))
+    else:
+        raise ConfigError(
+            "no-json",
+            f"{shown(place)} is {'a checkpoint and has no rows' if manifest else 'no dataset and no checkpoint'}",
+            expected="with --json the name or the folder of one",
+            kept="nothing was read",
+            next=f"quiver show {shlex.quote(relative(place))}",
+        )
 
 
 def _masked(place: str, rows: int, options: Mapping[str, str]) -> Iterable[str]:
@@ -128,16 +158,22 @@ def _checkpoint(place: str, manifest: Manifest) -> Iterator[str]:
     yield f"  {files}, {size / 1e6:,.1f} MB, made by {by}"
     for parent in manifest.parents:
         yield _near(f"  {shown(parent.name)}: {shown(parent.url)}")
-    for title, values in (
-        ("training", _training(manifest)),
-        ("architecture", _architecture(place, manifest)),
-        ("figures", manifest.facts.get("stats", {})),
-    ):
-        if isinstance(values, Mapping) and values:
+    for title, values in _parts(place, manifest).items():
+        if values:
             yield from ("", title)
             yield from plain_places.fields(
                 {name: f"{v:.5g}" if isinstance(v, float) else v for name, v in values.items()}
             )
+
+
+def _parts(place: str, manifest: Manifest) -> Mapping[str, Mapping[str, Any]]:
+    """What there is to say of a checkpoint, by titles."""
+    figures = manifest.facts.get("stats")
+    return {
+        "training": _training(manifest),
+        "architecture": _architecture(place, manifest),
+        "figures": figures if isinstance(figures, Mapping) else {},
+    }
 
 
 def _training(manifest: Manifest) -> Mapping[str, Any]:

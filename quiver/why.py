@@ -10,13 +10,14 @@ from typing import Any
 
 from datakit.catalog.ask import workspace_process
 from datakit.catalog.last_run import last_run
+from datakit.catalog.named import matching, newest
 from datakit.catalog.workspace import Entry, read_workspace
 from datakit.trace.fed import Fed
 from datakit.trace.row_trace import Event, Tracer
 from datakit.trace.withdrawn import Reached, reached
 from quiver import grid
 from quiver.command import Command
-from quiver.workspace_root import root_of
+from quiver.workspace_root import in_root, root_of
 from schemas.errors import counted, printable
 from schemas.installed import as_run
 from schemas.process import terminal
@@ -44,7 +45,7 @@ def why(command: Command, arguments: Sequence[str]) -> Iterable[str]:
         named = _checkpoint(tracer, words[0])
         if named is not None and "withdrawn" not in options:
             fed = Fed(tracer, process, named)
-            yield from _fed_json(fed) if "json" in options else _fed(fed)
+            yield from _fed_json(fed) if "json" in options else _fed(fed, options)
             return
         rows = [tracer.identified(word, options.get("key", "")) for word in words]
         last = last_run(tracer.lineage)
@@ -69,17 +70,9 @@ def why(command: Command, arguments: Sequence[str]) -> Iterable[str]:
 
 def _checkpoint(tracer: Tracer, word: str) -> Entry | None:
     """The checkpoint of that name, of its variants that of the last run, or else the last."""
-    name = word.strip("/")
-    entries = tracer.lineage.entries
-    same = [
-        one
-        for one in entries
-        if one.made.kind == "checkpoint" and name in (one.name, one.place, f"{one.root}/{one.place}")
-    ]
-    if not same:
-        return None
-    last = last_run(tracer.lineage)
-    return max(same, key=lambda one: (one.place in last, one.finished))
+    name, there = matching(tracer.lineage.entries, word)
+    same = [one for one in there if one.made.kind == "checkpoint" and name in (one.name, one.place)]
+    return newest(same, last_run(tracer.lineage)) if same else None
 
 
 def _events(row: tuple[str, str], events: Sequence[Event]) -> Iterator[str]:
@@ -201,7 +194,7 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
     return f"step{'s' * (len(steps) > 1)} {numbers}{gap}: loss {losses}; {weight}"
 
 
-def _fed(fed: Fed) -> Iterator[str]:
+def _fed(fed: Fed, options: Mapping[str, str]) -> Iterator[str]:
     """How many rows fed a checkpoint, what they came through, how many steps learnt them."""
     entry, totals = fed.checkpoint, fed.totals()
     own = printable(fed.key)
@@ -225,7 +218,8 @@ def _fed(fed: Fed) -> Iterator[str]:
         )
     yield from terminal.table(cells, "  ")
     yield ""
-    yield from terminal.wrapped(f"every row: {as_run(f'quiver why {shlex.quote(entry.name)} --json')}").split("\n")
+    every = as_run(in_root(f"quiver why {shlex.quote(entry.place)} --json", options))
+    yield from terminal.wrapped(f"every row: {every}").split("\n")
 
 
 def _settings(params: Mapping[str, Any]) -> Iterator[str]:

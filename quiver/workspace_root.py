@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
+from datakit.catalog.named import matching, newest
 from datakit.catalog.workspace import read_workspace
 from schemas.errors import ConfigError, IntegrityError, counted, printable
 from schemas.nearest import nearest
@@ -34,6 +35,12 @@ def root_of(options: Mapping[str, str]) -> str:
         if place and os.path.lexists(place) and not place.endswith(".toml"):
             root = _stated(place) or root
     return os.path.expanduser(root)
+
+
+def in_root(command: str, options: Mapping[str, str]) -> str:
+    """`command` over the same workspace: with the `--root` of `options`, where they have one."""
+    root = options.get("root", "")
+    return f"{command} --root {shlex.quote(root)}" if root else command
 
 
 def _stated(place: str) -> str:
@@ -64,20 +71,18 @@ def place_of(place: str, options: Mapping[str, str]) -> str:
         return place
     with suppress(ConfigError):
         workspace = read_workspace(root_of(options))
-        name, aside = place.strip("/"), ""
-        if name.endswith(_ASIDE):
-            name, aside = name.removesuffix(_ASIDE), _ASIDE
-        last = last_run(Lineage(workspace.entries))
-        same = [one for one in workspace.entries if name in (one.name, one.place)]
-        if same:
-            chosen = max(same, key=lambda one: (one.place in last, one.finished))
+        plain = place.rstrip("/")
+        aside = _ASIDE if plain.endswith(_ASIDE) else ""
+        name, there = matching(workspace.entries, plain.removesuffix(_ASIDE))
+        if there and name in (there[0].name, there[0].place):
+            chosen = newest(there, last_run(Lineage(workspace.entries)))
             return os.path.join(workspace.root, chosen.place) + aside
         if not place.startswith(("/", ".", "~")):
-            _refuse_name(name, [one.name for one in workspace.entries], options)
+            _refuse_name(name or plain.removesuffix(_ASIDE), [one.name for one in workspace.entries])
     return place
 
 
-def _refuse_name(name: str, names: Iterable[str], options: Mapping[str, str]) -> None:
+def _refuse_name(name: str, names: Iterable[str]) -> None:
     """`IntegrityError` where `name` is a folder of some of the `names`, or nearly one of them."""
     inside = sorted({one for one in names if one.startswith(f"{name}/")})
     near = "" if inside else nearest(name, sorted({*names}))
@@ -85,14 +90,13 @@ def _refuse_name(name: str, names: Iterable[str], options: Mapping[str, str]) ->
         return
     listed = ", ".join(printable(one, 200) for one in inside[:_NAMED])
     inside_of = f": it is a folder of {counted(len(inside), 'result')}" if inside else ""
-    root = ["--root", options["root"]] if options.get("root") else []
     raise IntegrityError(
         "dataset-missing",
         f"no dataset or checkpoint is called {printable(name, 200)}{inside_of}",
         expected=f"one of {listed}{', ...' if inside[_NAMED:] else ''}" if inside else "a name that quiver ls has",
         found=printable(name, 200),
         kept="nothing was read",
-        next=shlex.join(["quiver", *(["ls", name] if inside else ["show", near]), *root]),
+        next=shlex.join(["quiver", *(["ls", name] if inside else ["show", near])]),
         wrong=(name,),
         nearest=near,
     )

@@ -66,10 +66,10 @@ def _whole(card_of: Mapping[str, str], lines: list[str]) -> str:
 
 
 def _settings(manifest: Manifest) -> Iterator[str]:
-    params = manifest.op.get("params")
+    params = _object(manifest.op.get("params"))
     yield f"Operation {plain(manifest.op.get('name', manifest.kind))}, seed {manifest.seed}."
     yield ""
-    given = {key: value for key, value in params.items() if value not in (None, "", [], {})} if params else {}
+    given = {key: value for key, value in params.items() if value not in (None, "", [], {})}
     if given:
         yield from ("| setting | value |", "|---|---|")
         yield from (f"| {plain(key)} | {plain(value)} |" for key, value in given.items())
@@ -77,8 +77,8 @@ def _settings(manifest: Manifest) -> Iterator[str]:
 
 
 def _figures(manifest: Manifest) -> Iterator[str]:
-    figures: Any = manifest.facts.get("stats")
-    numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)} if figures else {}
+    figures = _object(manifest.facts.get("stats"))
+    numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
     if numbers:
         yield from ("| last figure | value |", "|---|---|")
         yield from (f"| {plain(key)} | {value:.6g} |" for key, value in numbers.items())
@@ -86,12 +86,21 @@ def _figures(manifest: Manifest) -> Iterator[str]:
 
 
 def _scale(manifest: Manifest) -> Iterator[str]:
-    scale: Any = manifest.facts.get("reward_scale")
+    scale = {
+        name: [of["mean"], of["std"], of["count"]]
+        for name, of in _object(manifest.facts.get("reward_scale")).items()
+        if isinstance(of, dict) and all(isinstance(of.get(one), int | float) for one in ("mean", "std", "count"))
+    }
     if scale:
         yield from ("## Rewards of held-out answers", "", "| number | mean | spread | answers |", "|---|---|---|---|")
-        for name, of in scale.items():
-            yield f"| {plain(name)} | {of['mean']:.6g} | {of['std']:.6g} | {of['count']} |"
+        for name, (mean, std, count) in scale.items():
+            yield f"| {plain(name)} | {mean:.6g} | {std:.6g} | {count} |"
         yield ""
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    """A manifest may say anything: what is no object says nothing."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _lineage(manifest: Manifest, url: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from datakit.catalog.workspace import Entry
 from schemas.run_layout import RECORDS_END
@@ -50,6 +50,37 @@ class Lineage:
             "op": entry.made.op,
             "policy": self.models(entry, _GENERATOR),
         }
+
+    def ordered(self, chosen: Collection[int] | None = None) -> list[int]:
+        """The indices of the `chosen` entries (none given: of all), each behind those of them that it was made of, else
+        in the order of time. What was made again may be younger than what was made of it.
+        """
+        inside = range(len(self.entries)) if chosen is None else chosen
+        by_time = sorted(inside, key=lambda index: self.entries[index].finished)
+        rank = {index: place for place, index in enumerate(by_time)}
+        done: dict[int, None] = {}
+        for start in by_time:
+            waiting, under_way = [start], set[int]()
+            while waiting:
+                index = waiting[-1]
+                above = [one for one in self.direct[index] if one in rank and one not in done and one not in under_way]
+                if above and index not in under_way:
+                    under_way.add(index)
+                    waiting += sorted(above, key=rank.__getitem__, reverse=True)
+                    continue
+                under_way.add(index)
+                done.setdefault(waiting.pop())
+        return [*done]
+
+    def with_above(self, chosen: Iterable[int]) -> set[int]:
+        """The `chosen` entries, and all that these were made of, by their indices."""
+        waiting = [*chosen]
+        inside = {*waiting}
+        while waiting:
+            fresh = {*self.direct[waiting.pop()]} - inside
+            inside |= fresh
+            waiting += fresh
+        return inside
 
     def models(self, entry: Entry, role: str) -> str | None:
         """The places of the models that played a `role` for its rows, of those from outside their short keys."""

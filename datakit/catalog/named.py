@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +12,7 @@ from datakit.catalog.lineage import Lineage
 from datakit.catalog.workspace import Entry
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
+from schemas.store.storage import normal
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,42 @@ def named(lineage: Lineage, word: str, last: Collection[str]) -> Named:
 
     Of a name with several variants the one of the `last` runs counts, or else the one that was finished last.
     """
-    name, entries = word.strip("/"), lineage.entries
-    same = [one for one in entries if name in (one.name, one.place) or word.rstrip("/") == f"{one.root}/{one.place}"]
-    if same:
-        chosen = max(same, key=lambda one: (one.place in last, one.finished))
-        shown = chosen.place if name != chosen.name else name
-        return Named(shown, "dataset" if chosen.made.kind == "dataset" else "checkpoint", (chosen,))
-    inside = [one for one in entries if one.place.startswith(f"{name}/")]
-    if inside:
-        of_last_run = [one for one in inside if one.place in last]
-        return Named(name, "folder", tuple(of_last_run or inside))
-    raise unknown_name(word, {one.name for one in entries} | folders(entries))
+    entries = lineage.entries
+    name, there = matching(entries, word)
+    if not there:
+        raise unknown_name(word, {one.name for one in entries} | folders(entries))
+    if name not in (there[0].name, there[0].place):
+        of_last_run = [one for one in there if one.place in last]
+        return Named(name, "folder", tuple(of_last_run or there))
+    chosen = newest(there, last)
+    return Named(name, "dataset" if chosen.made.kind == "dataset" else "checkpoint", (chosen,))
+
+
+def matching(entries: Sequence[Entry], word: str) -> tuple[str, list[Entry]]:
+    """Those of `entries` that `word` names, or else that lie in the folder that it names, behind that name; none for a
+    word that names nothing.
+    """
+    names = names_of(entries[0].root, word) if entries else ()
+    for name in names:
+        there = [one for one in entries if name in (one.name, one.place)]
+        there = there or [one for one in entries if one.place.startswith(f"{name}/")]
+        if there:
+            return name, there
+    return "", []
+
+
+def names_of(root: str, word: str) -> tuple[str, ...]:
+    """What `word` may stand for below `root`: a name or a place as seen from there, or the way to a place from here."""
+    names = [word.removeprefix("./").strip("/")]
+    with suppress(ConfigError, OSError):  # of words that are no places, or a current folder that is gone
+        way = os.path.relpath(normal(word), root)
+        names += [way] if "://" not in word and not way.startswith("..") else []
+    return tuple(dict.fromkeys(filter(None, names)))
+
+
+def newest(entries: Iterable[Entry], last: Collection[str]) -> Entry:
+    """Of several variants that of the `last` runs, or else the one that was finished last."""
+    return max(entries, key=lambda one: (one.place in last, one.finished))
 
 
 def unknown_name(word: str, names: Collection[str], call: str = "quiver ls") -> ConfigError:

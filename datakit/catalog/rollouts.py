@@ -49,6 +49,13 @@ class Rollout:
         }
 
     @property
+    def ops(self) -> frozenset[str]:
+        """The names of the operations that its rows went through in one step."""
+        chain = self.entry.made.params.get("ops")
+        names = [one.get("name") for one in chain if isinstance(one, dict)] if isinstance(chain, list) else []
+        return frozenset(one for one in names if isinstance(one, str))
+
+    @property
     def holds_answers(self) -> bool:
         """Whether its rows are answers as they were drawn."""
         return self.stage.removeprefix("warmup.") in ("answers", "validation")

@@ -192,8 +192,7 @@ def _has_samples(entry: Entry) -> bool:
 def _numbers_of(chosen: Chosen, rollout: Rollout) -> Iterator[Part]:
     """The numbers that were put on the answers of a step, if an operation which `judges` was among those that did."""
     entry = rollout.entry
-    ops = {op["name"] for op in entry.made.params.get("ops", ())}
-    for column in entry.made.columns if ops & _judging() else ():
+    for column in entry.made.columns if rollout.ops & _judging() else ():
         if column.kind == "DOUBLE" and column.name not in SAMPLES:
             yield _stepped(_number(chosen, entry, column.name, prompts=True))
 

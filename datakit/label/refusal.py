@@ -26,6 +26,7 @@ class Refusal(Label):
     """
 
     name: ClassVar[str] = "label.refusal"
+    version: ClassVar[int] = 2
 
     column: str = "response"
     phrases: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from datakit.catalog.trained_on import trainings
 from datakit.catalog.workspace import Entry
 from datakit.duck.child import SqlError, SqlProcess
 from datakit.trace.row_ids import PACK, IdColumn, Rows
-from datakit.trace.row_trace import Tracer, ordered
+from datakit.trace.row_trace import Tracer
 from datakit.trace.scans import asked, source, unreadable
 from schemas.errors import DataError
 from schemas.run_layout import RECORDS_END
@@ -147,7 +147,7 @@ class Fed:
             above = {self._places[one.place] for one in parents} - inside
             inside |= above
             waiting += above
-        way = [self._at[index] for index in ordered(self._lineage) if index in inside and index in self._at]
+        way = [self._at[index] for index in self._lineage.ordered() if index in inside and index in self._at]
         return [(rows, rows.own.entity == self._row.entity) for rows in way if not rows.records]
 
     def _ids(self) -> dict[str, str]:

@@ -140,7 +140,7 @@ class Tracer:
                 own[place][row] = hit.count
             else:
                 named[place][row][hit.through.name] = hit.id
-        for index in ordered(self.lineage):
+        for index in self.lineage.ordered():
             entry = self.lineage.entries[index]
             if entry.made.kind == "dataset":
                 if (index, False) in self._at and not self._at[index, False].records:
@@ -239,23 +239,3 @@ def _kind_of(training: Training, recorded: bool, whole: bool) -> Kind:
     if training.online:
         return "asked"
     return "trained" if recorded else "not reached" if whole else "no records"
-
-
-def ordered(lineage: Lineage) -> list[int]:
-    """The entries, each behind what it was made of, else in the order of time."""
-    by_time = sorted(range(len(lineage.entries)), key=lambda index: lineage.entries[index].finished)
-    rank = {index: place for place, index in enumerate(by_time)}
-    done: dict[int, None] = {}
-    for start in by_time:
-        waiting, open_ = [start], set[int]()
-        while waiting:
-            index = waiting[-1]
-            above = [one for one in sorted(lineage.direct[index], key=rank.__getitem__, reverse=True)
-                     if one not in done and one not in open_]  # fmt: skip
-            if above and index not in open_:
-                open_.add(index)
-                waiting += above
-                continue
-            open_.add(index)
-            done.setdefault(waiting.pop())
-    return [*done]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from datakit.catalog.trained_on import trainings
 from datakit.catalog.workspace import Entry
-from datakit.trace.row_trace import Tracer, ordered
+from datakit.trace.row_trace import Tracer
 from datakit.trace.scans import Id
 from schemas.run_layout import RECORDS_END
 
@@ -37,7 +37,7 @@ def reached(tracer: Tracer, rows: set[Id]) -> Iterator[Reached]:
     """Everything that `rows` reach, in the order of the graph; of every variant that is there."""
     by_entry = tracer.holding(rows)
     entries, reach = tracer.lineage.entries, dict[int, Reach]()
-    for index in ordered(tracer.lineage):
+    for index in tracer.lineage.ordered():
         above = {reach[one] for one in tracer.lineage.direct[index] if one in reach}
         if entries[index].made.kind == "checkpoint" and any(
             one.role == "data" and one.data in by_entry for one in trainings(tracer.lineage, index)

@@ -13,7 +13,7 @@ from datakit.catalog.workspace import read_workspace
 from schemas.errors import ConfigError, QuiverError, counted, printable
 from schemas.nearest import nearest
 from schemas.store.opening import near_name
-from schemas.store.storage import normal, relative
+from schemas.store.storage import relative
 
 _SURE = 0.75
 """How like a name a word is that was meant as one, and not as a file."""
@@ -28,13 +28,9 @@ def place_of_name(root: str, word: str, *kinds: Literal["dataset", "checkpoint"]
     with suppress(QuiverError):
         workspace = read_workspace(root, remember=False)
         lineage = Lineage(workspace.entries)
-        name = word.removeprefix("./") if not os.path.isabs(word) else word
-        inside = os.path.relpath(normal(word), workspace.root)
-        for one in (name, *([] if inside.startswith("..") else [inside])):
-            with suppress(QuiverError):
-                meant = named(lineage, one, last_run(lineage))
-                if meant.kind in kinds:
-                    return relative(os.path.join(workspace.root, meant.entries[0].place))
+        meant = named(lineage, word, last_run(lineage))
+        if meant.kind in kinds:
+            return relative(os.path.join(workspace.root, meant.entries[0].place))
     return ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 import uuid
 from pathlib import Path
@@ -47,6 +48,17 @@ def test_a_result_stands_behind_what_it_was_made_of(root: Path, capsys: pytest.C
     with pytest.raises(QuiverError, match="rest/x/iter=1/reward") as fault:
         console.run(["lineage", "rest/x/iter=1/reward"])
     assert fault.value.nearest == "rest/x/iter=1/rewards"
+
+
+def test_what_was_made_again_stands_before_what_was_made_of_it(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Though it is the youngest of all: its first folder was removed."""
+    (file,) = root.glob("rest/x/file-*")
+    shutil.rmtree(file)
+    Maker(root, clock=30)("rest/x/file-00000001", SAMPLES, samples(4), op="io.jsonl")
+    lines = [line.split() for line in answer(capsys, "lineage").splitlines()]
+    assert lines[0][:2] == ["1", "rest/x/file"] and len(lines) == 4
+    above = {int(line[0]): int(line[line.index("of") + 1].strip(":")) for line in lines if "of" in line}
+    assert len(above) == 3 and all(parent < own for own, parent in above.items())
 
 
 def test_the_library_is_asked_for_by_its_extra(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from datakit.formats.exports import write
 from schemas import COMPLETIONS, Column, Dataset, Schema
 from schemas.card import dataset_card, model_card, plain
-from schemas.manifest import Manifest, Parent
+from schemas.manifest import MANIFEST, Manifest, Parent
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -82,3 +82,16 @@ def test_a_model_card_has_the_training_and_what_is_gone(tmp_path: Path) -> None:
 def test_a_column_says_what_it_is() -> None:
     schema = Schema("own", 1, (Column("n", pa.int64(), "a | b"),), ("n",))
     assert "| n | int64 | a \\| b |" in dataset_card("x", 1, schema, Manifest(schema=schema), "x", {})
+
+
+@pytest.mark.parametrize("junk", [None, 3, "x", [1], [{}], {"a": 1}, {"a": {"mean": "x", "std": 1, "count": 1}}, True])
+def test_what_a_manifest_says_may_be_anything(junk: object, tmp_path: Path) -> None:
+    """Cards are made of checkpoints of others too; the export is done by then, and must not fail."""
+    facts = {"stats": junk, "reward_scale": junk}
+    op = {"name": "train.sft", "version": 1, "params": junk}
+    checkpoint = Manifest(kind="checkpoint", op=op, facts=facts, task_key="1" * 64)
+    (tmp_path / MANIFEST).write_bytes(checkpoint.to_bytes())
+    parent = Parent("checkpoint", str(tmp_path), checkpoint.content_digest, checkpoint.task_key)
+    exported = Manifest(kind="checkpoint", op=op, parents=(parent,), facts=facts, task_key="2" * 64)
+    text = model_card("exported", exported, str(tmp_path / "out"), {})
+    assert "## Training" in text and "Operation train\\.sft, seed" in text and "## Rewards" not in text

@@ -102,12 +102,8 @@ def of_results(newest: Entry, lineage: Lineage, last: Collection[str]) -> RunRec
     and all that they were made of.
     """
     entries = lineage.entries
-    chosen = {number for number, one in enumerate(entries) if one.run == newest.run and one.place in last}
-    waiting = list(chosen)
-    while waiting:
-        above = [one for one in lineage.direct[waiting.pop()] if one not in chosen]
-        chosen |= {*above}
-        waiting += above
+    own = (number for number, one in enumerate(entries) if one.run == newest.run and one.place in last)
+    chosen = lineage.with_above(own)
     places = [entries[one].place for one in sorted(chosen) if entries[one] is not newest]
     return RunRecord(task=newest.run or newest.name, results=(*places, newest.place), environment={})
 

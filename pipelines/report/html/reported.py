@@ -33,16 +33,7 @@ class ReportedRun:
         chosen |= {
             self._index[records] for place in self.record.results if (records := f"{place}{RECORDS_END}") in self._index
         }
-        done: dict[int, None] = {}
-        waiting = sorted(chosen, key=lambda one: self.workspace.entries[one].finished, reverse=True)
-        while waiting:
-            missing = [one for one in self.lineage.direct[waiting[-1]] if one in chosen and one not in done]
-            missing = [one for one in missing if one not in waiting]
-            if missing:
-                waiting += missing
-            else:
-                done.setdefault(waiting.pop())
-        return tuple(self.workspace.entries[one] for one in done)
+        return tuple(self.workspace.entries[one] for one in self.lineage.ordered(chosen))
 
     @property
     def results(self) -> list[Entry]:

@@ -22,7 +22,7 @@ from datakit.catalog.workspace import read_workspace
 from datakit.sql import ask, connect
 from schemas import SAMPLES
 from schemas.errors import QuiverError
-from tests.datakit.catalog.workspaces import Maker, samples
+from tests.datakit.catalog.workspaces import REWARDED, Maker, rewarded, samples
 
 
 def _with_column(value: Any, kind: str) -> Any:
@@ -130,3 +130,16 @@ def test_files_behind_a_link_to_a_folder_are_damage(make: Maker, tmp_path: Path)
     (folder / "_manifest.json").write_bytes(forged.to_bytes())
     with pytest.raises(QuiverError, match="behind a link"):
         list(ask(make.root, "FROM samples"))
+
+
+JUNK = (None, 3, "x", [1], [{}], [{"name": [1]}], {"name": "label.reward"}, [[["label.reward"]]])
+
+
+def test_a_chain_that_is_none_takes_no_view_away(make: Maker) -> None:
+    """What a manifest below a run says of its operations may be anything."""
+    rows = rewarded(samples(2), [0.0, 1.0])
+    for number, ops in enumerate((*JUNK, [{"name": "label.reward"}])):
+        place = f"ppo/x/policy-00000001.run/rollouts/step={number}-{number:08x}.answers"
+        make(place, REWARDED, rows, op="paid.chain", params={"ops": ops})
+    [counted] = [batch.to_pylist() for batch in ask(make.root, "SELECT count(*) AS n, min(step) AS s FROM rewards")]
+    assert counted == [{"n": 2, "s": len(JUNK)}]

@@ -33,9 +33,22 @@ def test_by_hand():
         "Hawaii cannot be seen",
         "",
     ]
-    assert phrases_of(*given) == ["i'm sorry, but i can", "i cannot", None, None, None]
+    assert phrases_of(*given) == ["i'm sorry, but i can't", "i cannot", None, None, None]
     assert phrases_of("No. I won't.", phrases=("No", "i won\u2019t")) == ["no"]
     assert phrases_of("Well, well: no", within=12, phrases=("no",)) == [None]
+
+
+def test_a_phrase_ends_where_a_word_ends():
+    helps = [
+        "I'm sorry, but I can help you with that.",
+        "I will note that Paris is the capital.",
+        "I can notify you.",
+        "Unfortunately, I cancelled it.",
+    ]
+    assert phrases_of(*helps) == [None] * 4
+    assert phrases_of("nobody", "a no-go", "No", phrases=("no",)) == [None, "no", "no"]
+    assert phrases_of("I will note it", "I will not", "I will not.", within=10) == [None, "i will not", "i will not"]
+    assert phrases_of("I will not.", "Sorry, I cannot", "I can't") == ["i will not", "sorry, i cannot", "i can't"]
 
 
 def test_a_phrase_is_taken_as_it_is():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -197,3 +198,15 @@ def test_records_that_lack_steps_prove_nothing(run: Maker) -> None:
     with workspace_process(run.root) as process:
         events = Tracer(read_workspace(str(run.root)), process).trace(("sample_id", "s14")).events
     assert [one.kind for one in events if one.entry.name.endswith("iter=1/policy")] == ["no records"]
+
+
+def test_every_row_is_asked_of_the_checkpoint_that_was_meant(run: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the variant, in the workspace that was named: not of the last run of that name."""
+    rows = Dataset.open(str(run.root / "rest/digits/iter=3/tokens-00000003"))
+    trained(run, "rest/digits/iter=3/policy-00000009", rows, [("s32", 1)])
+    for place, steps in (("rest/digits/iter=3/policy-00000003", 3), ("rest/digits/iter=3/policy-00000009", 1)):
+        assert console.run(["why", place, "--root", str(run.root)]) == 0
+        words = " ".join(capsys.readouterr().out.split()).partition("every row: ")[2]
+        assert console.run(shlex.split(words)[1:]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert (said["checkpoint"], said["records"]) == (place, steps)
