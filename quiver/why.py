@@ -11,6 +11,7 @@ from typing import Any
 from datakit.catalog.ask import workspace_process
 from datakit.catalog.last_run import last_run
 from datakit.catalog.named import matching, newest
+from datakit.catalog.trained_on import ONLINE
 from datakit.catalog.workspace import Entry, read_workspace
 from datakit.trace.fed import Fed
 from datakit.trace.row_trace import Event, Tracer
@@ -173,7 +174,8 @@ def _learnt(events: Sequence[Event]) -> str:
     first = events[0]
     place = shown(first.entry.place)
     if first.kind == "trained":
-        return f"TRAINED in {_steps([one for event in events for one in event.steps])}"
+        drawn = f"; drawn in {run_folder_of(place)}/{ROLLOUTS}" if first.entry.made.op == ONLINE else ""
+        return f"TRAINED in {_steps([one for event in events for one in event.steps])}{drawn}"
     return {
         "not reached": "in its data, but none of its steps reached it",
         "no records": "in its data; its steps have no records",
@@ -205,7 +207,11 @@ def _fed(fed: Fed, options: Mapping[str, str]) -> Iterator[str]:
     yield terminal.wrapped(f"It {role} {data}: {counted(totals['rows'], 'row')}, {totals['ids']:,} by {own}.")
     if "records" in totals:
         times, steps = counted(totals["records"], "time"), counted(totals["steps"], "step")
-        yield terminal.wrapped(f"Rows were learnt {times} in {steps}, {totals['learnt']:,} of the rows.")
+        yield terminal.wrapped(
+            f"{counted(totals['learnt'], 'answer')} that it drew were learnt {times} in {steps}."
+            if fed.online
+            else f"Rows were learnt {times} in {steps}, {totals['learnt']:,} of the rows."
+        )
     elif not fed.online:
         yield "No records tell in which steps they were learnt."
     yield from ("", "What they came through")
@@ -254,7 +260,7 @@ def _reached(matches: Sequence[Reached], unread: Mapping[str, str]) -> Iterator[
     """What must be trained again, and what may be another one without the rows."""
     again = [one for one in matches if one.again]
     yield terminal.wrapped(
-        f"{len(again)} checkpoints must be trained again for the rows to be gone from them"
+        f"{counted(len(again), 'checkpoint')} must be trained again for the rows to be gone from there"
         if again
         else "no checkpoint has to be trained again: none learnt from the rows"
     )

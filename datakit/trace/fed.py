@@ -111,8 +111,9 @@ class Fed:
         return matches
 
     def rows(self, passed: list[Passed]) -> Iterator[dict[str, Any]]:
-        """Every id of its data, in order: how often it stands there (`count`), the results it `passed`, the `steps`
-        that learnt it, and of each the `weights` and `losses`; no list where there are no records.
+        """Every id of its data, in order: by which `key`, how often it stands there (`count`), the results it `passed`,
+        the `steps` that learnt it, and of each the `weights` and `losses`; no list where there are no records. Answers
+        that an online run drew stand behind its prompts, by a key of their own.
         """
         at = self._at
         places = [one for one in passed if one.same]
@@ -122,17 +123,20 @@ class Fed:
             for one in places
             for rows in (at[self._places[one.entry.place]],)
         )
-        learnt = "SELECT NULL::VARCHAR AS id, NULL::INTEGER[] AS steps, NULL::DOUBLE[] AS weights, NULL AS losses"
+        entity = self._row.entity
+        learnt = """SELECT NULL::VARCHAR AS key, NULL::VARCHAR AS id, NULL::INTEGER[] AS steps,
+            NULL::DOUBLE[] AS weights, NULL AS losses"""
         if self._records is not None and self._records.files:
             key = name(self._records.own.name)
-            learnt = f"""SELECT {key} AS id, list(step ORDER BY step, epoch) AS steps,
-                list(weight ORDER BY step, epoch) AS weights, list(loss ORDER BY step, epoch) AS losses
-                FROM {source(self._records.files)} GROUP BY {key}"""
-        data = f"SELECT id, count(*) AS count FROM ({self._row_ids}) GROUP BY id"
+            learnt = f"""SELECT {literal(self._records.own.entity)} AS key, {key} AS id,
+                list(step ORDER BY step, epoch) AS steps, list(weight ORDER BY step, epoch) AS weights,
+                list(loss ORDER BY step, epoch) AS losses FROM {source(self._records.files)} GROUP BY {key}"""
+        data = f"SELECT {literal(entity)} AS key, id, count(*) AS count FROM ({self._row_ids}) GROUP BY id"
         text = f"""WITH data AS ({data}), learnt AS ({learnt})
-            SELECT id, coalesce(count, 0) AS count,
+            SELECT key, id, coalesce(count, 0) AS count,
             [one FOR one IN [{through}]::VARCHAR[] IF one IS NOT NULL] AS passed, steps, weights, losses
-            FROM data FULL JOIN learnt USING (id) WHERE id IS NOT NULL ORDER BY id"""
+            FROM data FULL JOIN learnt USING (key, id) WHERE id IS NOT NULL
+            ORDER BY key <> {literal(entity)}, id"""
         try:
             for batch in self._process.ask(text):
                 yield from batch.to_pylist()

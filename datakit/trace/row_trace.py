@@ -236,6 +236,8 @@ def _shown(column: str, kind: str) -> str:
 def _kind_of(training: Training, recorded: bool, whole: bool) -> Kind:
     if training.role == "validation":
         return "validated"
+    if recorded:  # of an online run: an answer that it drew
+        return "trained"
     if training.online:
         return "asked"
-    return "trained" if recorded else "not reached" if whole else "no records"
+    return "not reached" if whole else "no records"

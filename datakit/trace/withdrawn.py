@@ -13,7 +13,8 @@ from datakit.trace.scans import Id
 from schemas.run_layout import RECORDS_END
 
 Reach = Literal["holds", "learnt", "stands on", "made of"]
-"""`holds`: a dataset with the rows, or rows made of them. `learnt`: a checkpoint whose data hold such rows.
+"""`holds`: a dataset with the rows, or rows made of them. `learnt`: a checkpoint whose data hold such rows, or whose
+records name them (answers that an online run drew).
 `stands on`: made with such a checkpoint (it began as it, it answered or scored). `made of`: of a dataset that holds
 them, without them: a quantile, a vocabulary, a choice may have been another one.
 """
@@ -37,10 +38,13 @@ def reached(tracer: Tracer, rows: set[Id]) -> Iterator[Reached]:
     """Everything that `rows` reach, in the order of the graph; of every variant that is there."""
     by_entry = tracer.holding(rows)
     entries, reach = tracer.lineage.entries, dict[int, Reach]()
+    saw = {entries[index].place.removesuffix(RECORDS_END) for index in by_entry
+           if entries[index].place.endswith(RECORDS_END)}  # fmt: skip
     for index in tracer.lineage.ordered():
         above = {reach[one] for one in tracer.lineage.direct[index] if one in reach}
-        if entries[index].made.kind == "checkpoint" and any(
-            one.role == "data" and one.data in by_entry for one in trainings(tracer.lineage, index)
+        if entries[index].made.kind == "checkpoint" and (
+            entries[index].place in saw
+            or any(one.role == "data" and one.data in by_entry for one in trainings(tracer.lineage, index))
         ):
             reach[index] = "learnt"
         elif above & {"learnt", "stands on"}:

@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -19,7 +20,7 @@ from datakit.trace.fed import Fed
 from datakit.trace.row_trace import Tracer
 from datakit.trace.withdrawn import reached
 from quiver import console
-from schemas import PREFERENCES, SAMPLES, TOKENS, Dataset, Schema
+from schemas import PREFERENCES, PROMPTS, SAMPLES, TOKENS, Dataset, Schema
 from schemas.errors import ConfigError, QuiverError
 from schemas.manifest import MANIFEST, Manifest, Parent
 from schemas.rows.records import records_of
@@ -30,16 +31,17 @@ ANSI = "\x1b[31m'; DROP TABLE x; --\u202e"
 
 
 def trained(
-    make: Maker, place: str, data: Dataset, steps: Sequence[tuple[str, int]], *more: Parent, key: str = ""
-) -> Parent:
-    """A checkpoint of `data`, with records of these ids (of `key`) and steps."""
+    make: Maker, place: str, data: Dataset, steps: Sequence[tuple[str, int]], *more: Parent,
+    op: str = "train.sft", key: str = "",
+) -> Parent:  # fmt: skip
+    """A checkpoint of `data`, with records of these ids (of rows by `key`) and steps."""
     key = key or (data.schema.key or ("sample_id",))[0]
     rows = [
         {key: row, "step": step, "epoch": 0, "source": None, "weight": 2.0, "loss": step / 4} for row, step in steps
     ]
     schema = records_of(key)
     parents = (data.as_parent("data"), *more)
-    made = Manifest(kind="checkpoint", op={"name": "train.sft", "version": 1, "params": {}}, parents=parents,
+    made = Manifest(kind="checkpoint", op={"name": op, "version": 1, "params": {}}, parents=parents,
                     task_key=place.encode().hex().ljust(64, "0")[-64:],
                     runtime_info={"created": f"2026-11-28T07:00:{make.clock:02d}+00:00"})  # fmt: skip
     folder = make.root / place
@@ -210,3 +212,33 @@ def test_every_row_is_asked_of_the_checkpoint_that_was_meant(run: Maker, capsys:
         assert console.run(shlex.split(words)[1:]) == 0
         said = json.loads(capsys.readouterr().out)
         assert (said["checkpoint"], said["records"]) == (place, steps)
+
+
+def test_answers_that_an_online_run_drew_are_followed(make: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are of no dataset of its data, which holds prompts: what it saw names them."""
+    prompts = PROMPTS.example(2)
+    ids = prompts["prompt_id"].to_pylist()
+    asked = make("grpo/x/prompts-00000001", PROMPTS, prompts, op="io.jsonl")
+    place = "grpo/x/policy-00000002"
+    policy = trained(make, place, asked, [("s1", 1), ("s2", 1), ("s1", 2)], op="online", key="sample_id")
+    after = make("grpo/x/answers-00000003", SAMPLES, samples(1, 50), op="generate.complete",
+                 facts={"generator": policy.task_key})  # fmt: skip
+    root = ["--root", str(make.root)]
+
+    def said(*words: str) -> Any:
+        assert console.run([*words, *root]) == 0
+        return capsys.readouterr().out
+
+    [event] = json.loads(said("why", "s1", "--json"))["events"]
+    assert (event["kind"], [one["step"] for one in event["steps"]]) == ("trained", [1, 2])
+    text = " ".join(said("why", "s1").split())
+    assert f"TRAINED in steps 1, 2: loss 0.25, 0.5; weight 2; drawn in {place}.run/rollouts" in text
+    assert "a prompt of this online run" in " ".join(said("why", ids[0]).split())
+    for row in ("s2", ids[0]):
+        reached = {one["place"]: one["reach"] for one in json.loads(said("why", row, "--withdrawn", "--json"))}
+        assert (reached[place], reached["grpo/x/answers-00000003"]) == ("learnt", "stands on"), after.url
+    fed = json.loads(said("why", "grpo/x/policy", "--json"))["ids_with_steps"]
+    by_key = [(one["key"], one["id"], one["count"], one["steps"]) for one in fed]
+    assert by_key == [*(("prompt_id", one, 1, None) for one in sorted(ids)),
+                      ("sample_id", "s1", 0, [1, 2]), ("sample_id", "s2", 0, [1])]  # fmt: skip
+    assert "2 answers that it drew were learnt 3 times in 2 steps." in " ".join(said("why", "grpo/x/policy").split())
