@@ -81,9 +81,9 @@ def test_a_checkpoint_shows_its_shape_its_parents_and_its_figures(
     lines = [line.split() for line in printed(capsys, "data/policy-3").splitlines()]
     assert ["num_layers", "7"] in lines and ["data:", "data/given-1"] in lines
     assert ["loss", "0.25"] in lines and ["steps", "12"] in lines and not any("window" in line for line in lines)
-    said = json.loads(answer(capsys, "show", "data/policy-3", "--json"))
-    assert said["kind"] == "checkpoint" and said["architecture"]["num_layers"] == 7
-    assert said["figures"]["loss"] == 0.25 and [one["role"] for one in said["made_of"]] == ["data"]
+    facts = json.loads(answer(capsys, "show", "data/policy-3", "--json"))
+    assert facts["kind"] == "checkpoint" and facts["architecture"]["num_layers"] == 7
+    assert facts["figures"]["loss"] == 0.25 and [one["role"] for one in facts["made_of"]] == ["data"]
 
 
 @pytest.mark.parametrize(

@@ -122,14 +122,14 @@ def test_a_wrong_column_has_the_near_one(make: Maker) -> None:
 
 def test_rows_as_json_are_whole_and_have_their_numbers(make: Maker, capsys: pytest.CaptureFixture[str]) -> None:
     shown = dataset(make, 1, 7, 33)
-    said = json.loads(
+    facts = json.loads(
         answer(capsys, "show", NAME, "--where", "reward % 10 = 4 AND reward > 5", "--rows", "3", "--json")
     )
-    assert (said["kind"], said["rows"], said["matching"], said["made_by"]) == ("dataset", 60, 5, "io.jsonl")
-    assert [one["row"] for one in said["shown"]] == [14, 24, 34]
+    assert (facts["kind"], facts["rows"], facts["matching"], facts["made_by"]) == ("dataset", 60, 5, "io.jsonl")
+    assert [one["row"] for one in facts["shown"]] == [14, 24, 34]
     expected = shown.read().take([14, 24, 34]).to_pylist()
-    assert [one["values"] for one in said["shown"]] == expected
-    assert [one["name"] for one in said["columns"]] == [*REWARDED.names] and said["columns"][-1]["meaning"]
+    assert [one["values"] for one in facts["shown"]] == expected
+    assert [one["name"] for one in facts["columns"]] == [*REWARDED.names] and facts["columns"][-1]["meaning"]
     assert [one["row"] for one in json.loads(answer(capsys, "show", NAME, "--json"))["shown"]] == [0, 1, 2]
     with pytest.raises(ConfigError, match="no dataset and no checkpoint"):
         console.run(["show", "quiver-data/rest", "--json"])

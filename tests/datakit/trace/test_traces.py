@@ -210,8 +210,8 @@ def test_every_row_is_asked_of_the_checkpoint_that_was_meant(run: Maker, capsys:
         assert console.run(["why", place, "--root", str(run.root)]) == 0
         words = " ".join(capsys.readouterr().out.split()).partition("every row: ")[2]
         assert console.run(shlex.split(words)[1:]) == 0
-        said = json.loads(capsys.readouterr().out)
-        assert (said["checkpoint"], said["records"]) == (place, steps)
+        listed = json.loads(capsys.readouterr().out)
+        assert (listed["checkpoint"], listed["records"]) == (place, steps)
 
 
 def test_answers_that_an_online_run_drew_are_followed(make: Maker, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,20 +225,20 @@ def test_answers_that_an_online_run_drew_are_followed(make: Maker, capsys: pytes
                  facts={"generator": policy.task_key})  # fmt: skip
     root = ["--root", str(make.root)]
 
-    def said(*words: str) -> Any:
+    def printed(*words: str) -> Any:
         assert console.run([*words, *root]) == 0
         return capsys.readouterr().out
 
-    [event] = json.loads(said("why", "s1", "--json"))["events"]
+    [event] = json.loads(printed("why", "s1", "--json"))["events"]
     assert (event["kind"], [one["step"] for one in event["steps"]]) == ("trained", [1, 2])
-    text = " ".join(said("why", "s1").split())
+    text = " ".join(printed("why", "s1").split())
     assert f"TRAINED in steps 1, 2: loss 0.25, 0.5; weight 2; drawn in {place}.run/rollouts" in text
-    assert "a prompt of this online run" in " ".join(said("why", ids[0]).split())
+    assert "a prompt of this online run" in " ".join(printed("why", ids[0]).split())
     for row in ("s2", ids[0]):
-        reached = {one["place"]: one["reach"] for one in json.loads(said("why", row, "--withdrawn", "--json"))}
+        reached = {one["place"]: one["reach"] for one in json.loads(printed("why", row, "--withdrawn", "--json"))}
         assert (reached[place], reached["grpo/x/answers-00000003"]) == ("learnt", "stands on"), after.url
-    fed = json.loads(said("why", "grpo/x/policy", "--json"))["ids_with_steps"]
+    fed = json.loads(printed("why", "grpo/x/policy", "--json"))["ids_with_steps"]
     by_key = [(one["key"], one["id"], one["count"], one["steps"]) for one in fed]
     assert by_key == [*(("prompt_id", one, 1, None) for one in sorted(ids)),
                       ("sample_id", "s1", 0, [1, 2]), ("sample_id", "s2", 0, [1])]  # fmt: skip
-    assert "2 answers that it drew were learnt 3 times in 2 steps." in " ".join(said("why", "grpo/x/policy").split())
+    assert "2 answers that it drew were learnt 3 times in 2 steps." in " ".join(printed("why", "grpo/x/policy").split())
