@@ -92,12 +92,12 @@ def _check(process: SqlProcess, query: str) -> None:
     if parsed["error"] or len(parsed["statements"]) != 1:
         reason = printable(parsed.get("error_message", "none, or several"), 200)
         raise _fault(query, f"is not one SELECT: {reason}")
-    inside = {name for node in nodes(parsed) for name in with_names(node)}
-    reason = refused(parsed, STATEMENTS, frozenset(views | inside))
+    reason = refused(parsed, STATEMENTS, frozenset(views))
     if reason:
         fault = _fault(query, reason)
         if _describes(parsed):
             fault.next = next(map(_columns_of, sorted(_tables(parsed) & views)), fault.next)
+        inside = {name for node in nodes(parsed) for name in with_names(node)}
         for word in _tables(parsed) - views - inside:
             fault.nearest = nearest(word, sorted(views) if "." in word else [*plain, *_datasets(process)])
             fault.next = _corrected(query, word, fault.nearest) or fault.next

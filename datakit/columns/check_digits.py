@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Bools = npt.NDArray[np.bool_]
+_SHORTEST_PHONE, _LONGEST_PHONE = 7, 15
 _IBANS = """
     AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 ES24
     FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21
@@ -23,6 +24,12 @@ IBAN = "|".join(
 """What an IBAN looks like, with a blank between any two characters or none: as long as its country has it (the registry
 of ISO 13616).
 """
+
+
+def phone_holds(numbers: pa.Array) -> Bools:
+    """Whether each has as many digits as a telephone number (at most 15: ITU-T E.164)."""
+    digits = np.asarray(pc.count_substring_regex(numbers, pattern=r"\d"))
+    return (digits >= _SHORTEST_PHONE) & (digits <= _LONGEST_PHONE)
 
 
 def iban_holds(ibans: pa.Array) -> Bools:

@@ -70,13 +70,34 @@ def with_names(node: dict[str, Any]) -> set[str]:
 def refused(tree: Any, classes: frozenset[str], tables: frozenset[str] = frozenset()) -> str:
     """What in `tree` may not run, as the end of a sentence; empty if all of it may.
 
-    `classes` are the kinds of expressions that may stand in it, `tables` (lower case; `schema.name`) what it may read.
+    `classes` are the kinds of expressions that may stand in it, `tables` (lower case; `schema.name`) what it may read;
+    besides, what WITH names is read where that name holds, and nowhere else.
     """
-    for node in nodes(tree):
-        reason = _refused_node(node, classes, tables) or _refused_attribute(node)
-        if reason:
-            return reason
+    waiting = [(tree, tables)]
+    while waiting:
+        node, readable = waiting.pop()
+        if isinstance(node, dict):
+            reason = _refused_node(node, classes, readable) or _refused_attribute(node)
+            if reason:
+                return reason
+            waiting += _inside(node, readable)
+        elif isinstance(node, list):
+            waiting += ((one, readable) for one in node)
     return ""
+
+
+def _inside(node: dict[str, Any], readable: frozenset[str]) -> Iterator[tuple[Any, frozenset[str]]]:
+    """What stands in a node, each with what it may read: an entry of WITH those before it, and itself where it is
+    recursive; all else every entry.
+    """
+    entries = node.get("cte_map")
+    for entry in entries["map"] if entries else ():
+        name, value = entry["key"].lower(), entry["value"]
+        recursive = value["query_node"]["type"] == "RECURSIVE_CTE_NODE"
+        yield {**entry, "value": None}, readable
+        yield value, readable | {name} if recursive else readable
+        readable |= {name}
+    yield from ((value, readable) for name, value in node.items() if name != "cte_map")
 
 
 def _refused_node(node: dict[str, Any], classes: frozenset[str], tables: frozenset[str]) -> str:

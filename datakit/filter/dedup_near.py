@@ -51,6 +51,7 @@ class DedupNear(GatherAll):
     """
 
     name: ClassVar[str] = "filter.dedup_near"
+    version: ClassVar[int] = 2
 
     columns: tuple[str, ...] = ("response",)
     similarity: float = 0.7

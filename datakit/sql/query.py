@@ -20,7 +20,7 @@ import pyarrow as pa
 from datakit.duck.child import SqlError, SqlProcess, shared
 from datakit.duck.messages import misnamed, one_line
 from datakit.duck.streamed import batches_of, gathered
-from datakit.duck.tree import STATEMENTS, nodes, refused, with_names
+from datakit.duck.tree import STATEMENTS, refused
 from datakit.op import NOTHING, Blend, Context, Result, Size
 from schemas import Column, Schema
 from schemas.canonical import DEFAULT_UNNAMED
@@ -131,8 +131,7 @@ class Query(Blend):
         [parsed] = process.parse(self.query)
         if parsed["error"] or len(parsed["statements"]) != 1:
             raise self._fault(f"is not one SELECT: {printable(parsed.get('error_message', 'none, or several'), 200)}")
-        named = {name.lower() for name in self.tables}.union(*map(with_names, nodes(parsed)))
-        reason = refused(parsed, STATEMENTS, frozenset(named))
+        reason = refused(parsed, STATEMENTS, frozenset(name.lower() for name in self.tables))
         if reason:
             raise self._fault(reason)
 

@@ -35,6 +35,9 @@ PROBES = (
     "FROM query('SELECT 1')",
     "FROM samples; SELECT 1",
     "FROM read_blob('{root}/catalog.duckdb')",
+    """FROM (WITH "{root}/x.parquet" AS (SELECT 1) FROM "{root}/x.parquet"), "{root}/x.parquet" """,
+    """WITH "{root}/x.parquet" AS (FROM "{root}/x.parquet") FROM "{root}/x.parquet" """,
+    "FROM (WITH sqlite_master AS (SELECT 1 AS n) FROM sqlite_master), sqlite_master",
 )
 
 

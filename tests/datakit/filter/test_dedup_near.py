@@ -16,6 +16,8 @@ from datakit.apply import apply, check
 from datakit.columns import kept_sets, minhash, row_texts
 from datakit.columns.conversations import of_rows
 from datakit.columns.ngrams import Runs, ngrams, units
+from datakit.duck import near
+from datakit.duck.session import Session
 from datakit.filter import DedupNear, dedup_near
 from schemas import Column, Schema
 from schemas.errors import ConfigError, DataError
@@ -109,8 +111,9 @@ def test_conversations_are_compared_without_their_system_prompts(put, tmp_path):
 WORDS = ("a", "b", "c", "d", "Ä", "ß", "七", "e\u0301", "x1", "!", ".")
 
 
+@pytest.mark.parametrize("most", [1, 7, 1024])
 @pytest.mark.parametrize(("unit", "n", "best", "together"), [("words", 1, "reward", 1), ("characters", 3, "", 60)])
-def test_against_all_with_all(put, tmp_path, monkeypatch, unit, n, best, together):
+def test_against_all_with_all(put, tmp_path, monkeypatch, unit, n, best, together, most):
     """Where all rows meet in one bucket nothing can be missed: the very rows, ids and similarities."""
     rng = random.Random(2)
     texts = [" ".join(rng.choices(WORDS, k=rng.randrange(9))) for _ in range(150)]
@@ -118,6 +121,7 @@ def test_against_all_with_all(put, tmp_path, monkeypatch, unit, n, best, togethe
     monkeypatch.setattr(row_texts, "_BATCH_ROWS", 30)
     monkeypatch.setattr(row_texts, "_BATCH_BYTES", 200)
     monkeypatch.setattr(kept_sets, "_TOGETHER", together)
+    monkeypatch.setattr(near, "_MOST_ROWS", most)
     monkeypatch.setattr(dedup_near, "bands", lambda similarity: (2, 1))
     monkeypatch.setattr(dedup_near, "buckets", lambda sets, *shape: np.full((len(sets.sizes), 2), 7, np.uint64))
     op = DedupNear(similarity=0.5, n=n, unit=unit, best=best)
@@ -127,6 +131,25 @@ def test_against_all_with_all(put, tmp_path, monkeypatch, unit, n, best, togethe
     for row, (other, value) in went.items():
         assert value == pytest.approx(jaccard(grams(texts[row], n, unit), grams(texts[other], n, unit)), abs=1e-12)
         assert value >= 0.5 and other not in went and order.index(other) < order.index(row)
+
+
+def test_rows_that_meet_and_are_not_alike_are_compared_once_in_few_rounds():
+    """Texts with a template in common: none is the first of all its buckets but one."""
+    rows, pairs = 300, []
+
+    def similarities(one, other):
+        pairs.append(np.stack([other, one], axis=1))
+        return np.zeros(len(one))
+
+    number = pa.array(range(rows))
+    light = pa.table({"n": number, "buckets": [[0, 1 + row % 2] for row in range(rows)]})
+    with Session() as session:
+        session.add("rows", light)
+        session.add("places", pa.table({"n": number, "place": number}))
+        near.near_repeats(session, 0.5, similarities)
+        assert session.rows("SELECT count(*) FROM gone") == [(0,)]
+    met = np.concatenate(pairs)
+    assert len(pairs) <= 3 and len(met) == len(np.unique(met, axis=0)) == rows * (rows - 1) // 2
 
 
 @settings(max_examples=60, deadline=None)

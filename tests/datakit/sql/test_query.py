@@ -71,6 +71,13 @@ def test_an_error_in_a_row_is_reported(inputs, tmp_path):
         ("SELECT * FROM 'file.parquet'", "not among its tables"),
         ("SELECT * FROM information_schema.tables", "not among its tables"),
         ("SELECT * FROM duckdb_tables", "not among its tables"),
+        (
+            "SELECT s.* FROM samples s, (WITH duckdb_tables AS (SELECT 1) FROM duckdb_tables), duckdb_tables",
+            "reads duckdb",
+        ),
+        ("WITH duckdb_tables AS (FROM duckdb_tables) FROM duckdb_tables", "reads duckdb_tables"),
+        ("WITH a AS (FROM duckdb_tables), duckdb_tables AS (SELECT 1) FROM a", "reads duckdb_tables"),
+        ("FROM samples WHERE id IN (WITH pg_am AS (SELECT 'a') FROM pg_am) OR EXISTS (FROM pg_am)", "reads pg_am"),
         ("SELECT * FROM read_text('/etc/passwd')", r"reads from read_text\(\)"),
         ("SELECT * FROM duckdb_settings()", r"reads from duckdb_settings\(\)"),
         (
@@ -90,6 +97,19 @@ def test_an_error_in_a_row_is_reported(inputs, tmp_path):
 def test_queries_that_are_refused(query, fault):
     with pytest.raises(ConfigError, match=fault):
         Query(tables=TABLES, query=query).gives(SAMPLES, REWARDS)
+
+
+def test_names_of_with_are_read_where_they_hold(inputs, tmp_path):
+    """By later ones, by themselves where they are recursive, in sub-selects and modifiers; one hides a table."""
+    query = """
+        WITH RECURSIVE two AS (SELECT id, text FROM samples WHERE id <> 'c'),
+            steps AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM steps WHERE n < 3),
+            samples AS (SELECT t.id, s.n FROM two t, steps s)
+        SELECT id, n FROM (WITH one AS (FROM samples WHERE n = 3) SELECT * FROM one) AS inside
+        ORDER BY (SELECT count(*) FROM two WHERE two.id < inside.id) DESC
+    """
+    out = apply(Query(tables=TABLES, query=query), inputs, str(tmp_path / "o"))
+    assert out.read().to_pydict() == {"id": ["b", "a"], "n": [3, 3]}
 
 
 def test_an_error_of_several_lines_is_one_line():
