@@ -167,6 +167,7 @@ def test_every_advice_to_install_an_extra_is_the_one_that_works_in_a_checkout() 
         "open_lineage.py",
         "page.py",
         "pixels.py",
+        "ray_cluster.py",
         "server.py",
     }
     assert known == {name for name, _ in named}

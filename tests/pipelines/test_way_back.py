@@ -24,6 +24,7 @@ def test_the_flags_that_an_export_prints_read_its_file_to_the_same_pairs(name: s
     words = shlex.split(str(written).partition("by Import ")[2].splitlines()[0])
     flags = dict(zip(words[::2], words[1::2], strict=True))
     assert {flag.removeprefix("--") for flag in flags} <= {param for param, _ in Import.get_params()}
-    params = json.loads(flags.get("--params", "{}"))
-    again = apply(Jsonl(files=(written.path,), format=flags["--format"], **params), [], str(tmp_path / "again"))
+    settings = {flag.removeprefix("--"): value for flag, value in flags.items() if flag != "--params"}
+    settings |= json.loads(flags.get("--params", "{}"))
+    again = apply(Jsonl(files=(written.path,), **settings), [], str(tmp_path / "again"))
     assert again.read(["pair_id", "messages"]).equals(pairs.read(["pair_id", "messages"]))
