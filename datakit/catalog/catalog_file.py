@@ -66,15 +66,17 @@ def views_of(workspace: Workspace) -> dict[Name, View]:
         entries = [one for one in workspace.entries if schema == EVERYTHING or one.place in last]
         drawn = rollouts if schema == EVERYTHING else of_last_runs(rollouts, workspace.entries, last)
         made = row_views(Chosen(entries, lineage, drawn)) | fact_views(entries, lineage, last)
-        asked = {f"{FORENSICS}.{view}": one for view, one in forensic_views(made).items()} if schema == "main" else {}
+        asked = forensic_views(made) if schema == "main" else {}
+        described = made | {f"{FORENSICS}.{view}": one for view, one in asked.items()}
         rows = [
             {"view": view, "column": column, "meaning": meaning}
-            for view, one in sorted({**made, **asked}.items())
+            for view, one in sorted(described.items())
             for column, meaning in one.columns.items()
         ]
         made["columns"] = listed(_COLUMNS, rows, "columns of views and what they mean, one a row")
         views |= {(schema, view): one for view, one in made.items()}
-    return views | {(FORENSICS, view): one for view, one in forensic_views(made).items()}
+        views |= {(FORENSICS, view): one for view, one in asked.items()}
+    return views
 
 
 def current_catalog(root: str, folder: str) -> str:

@@ -57,6 +57,11 @@ def per_group(values_RD: Floats, keys: pa.Array | pa.ChunkedArray | None) -> Flo
     return sums_GD
 
 
+def keyed_by(group: str, slices: Sequence[str]) -> tuple[str, ...]:
+    """The columns that say which rows are resampled together (empty: each by itself) and which slices they are in."""
+    return tuple(dict.fromkeys((*([group] if group else ()), *slices)))
+
+
 def sliced(rows: pa.Table, slices: Sequence[str]) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
     """All rows under an empty name, then those of every value of each column, as `[column=value]`."""
     yield "", np.ones(rows.num_rows, bool)

@@ -1,4 +1,4 @@
-"""Check digits of IBANs, for whole columns of candidates."""
+"""Which candidates are IBANs by their check digits, or telephone numbers by how many digits they have."""
 
 from __future__ import annotations
 

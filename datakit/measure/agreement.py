@@ -58,7 +58,7 @@ class Agreement(GatherAll):
 
     @property
     def _named(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((self.one, self.other, *([self.group] if self.group else ()), *self.slices)))
+        return tuple(dict.fromkeys((self.one, self.other, *bootstrap.keyed_by(self.group, self.slices))))
 
     def grown(self, given: Size) -> Size:
         return Size(8, 8 * ID_BYTES)

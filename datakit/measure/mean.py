@@ -48,19 +48,16 @@ class Mean(GatherAll):
     def gives(self, *inputs: Schema) -> Schema:
         for column in (*self.columns, *self.weights.values()):
             require_number(inputs[0], column, self.name)
-        require_columns(inputs[0], self._named, self.name)
+        require_columns(inputs[0], bootstrap.keyed_by(self.group, self.slices), self.name)
         return REPORTS
-
-    @property
-    def _named(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*([self.group] if self.group else ()), *self.slices)))
 
     def grown(self, given: Size) -> Size:
         return Size(4 * len(self.columns), 4 * len(self.columns) * ID_BYTES)
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
         """The figures of every slice."""
-        rows = dataset.read(columns=[*dict.fromkeys((*self.columns, *self.weights.values(), *self._named))])
+        named = bootstrap.keyed_by(self.group, self.slices)
+        rows = dataset.read(columns=[*dict.fromkeys((*self.columns, *self.weights.values(), *named))])
         figures: dict[str, float] = {}
         for slice_name, here in bootstrap.sliced(rows, self.slices):
             for column in self.columns:

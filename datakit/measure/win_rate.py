@@ -60,19 +60,16 @@ class WinRate(GatherAll):
 
     def gives(self, *inputs: Schema) -> Schema:
         require_number(inputs[0], self.column, self.name)
-        require_columns(inputs[0], self._named, self.name)
+        require_columns(inputs[0], bootstrap.keyed_by(self.group, self.slices), self.name)
         return REPORTS
-
-    @property
-    def _named(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*([self.group] if self.group else ()), *self.slices)))
 
     def grown(self, given: Size) -> Size:
         return Size(12, 12 * ID_BYTES)
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
         """The figures of every slice."""
-        rows = dataset.read(columns=[*dict.fromkeys((self.column, *self.answers, *self._named))])
+        named = bootstrap.keyed_by(self.group, self.slices)
+        rows = dataset.read(columns=[*dict.fromkeys((self.column, *self.answers, *named))])
         won_R = numbers(rows[self.column])
         out_of_range = won_R[np.isfinite(won_R) & ((won_R < 0) | (won_R > 1))]
         if len(out_of_range):
@@ -100,7 +97,7 @@ class WinRate(GatherAll):
         rate, longer = means(won_R, "win_rate"), means(gap_R, "length_gap")
         if set(won_R.tolist()) in ({0.0}, {1.0}):  # where one always wins no regression has an end
             return {"win_rate": rate, "win_rate_lc": rate, "length_gap": longer}
-        spread = gap_R.std()
+        spread = gap_R.std() if len(gap_R) else 0.0
         length_R = np.tanh(gap_R / spread) if spread > 0 else np.zeros_like(gap_R)
         theta, phi = logistic.fitted(won_R, length_R)
         terms_GD = bootstrap.per_group(logistic.terms(won_R, length_R, theta, phi), keys)

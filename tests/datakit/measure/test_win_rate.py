@@ -115,6 +115,13 @@ def test_whoever_stands_first_the_rates_add_up(put, tmp_path):
         assert one[name] + other[name] == pytest.approx(1.0, abs=1e-9)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_slice_without_a_verdict_has_no_rate(put, tmp_path):
+    made = figures(compared([1.0, None, 0.0, None], [12, 8, 9, 10]), put, tmp_path / "out")
+    assert made["win_rate.rows[dataset=odd]"] == 0 and made["win_rate.rows[dataset=even]"] == 2
+    assert not {"win_rate[dataset=odd]", "win_rate_lc[dataset=odd]", "length_gap[dataset=odd]"} & {*made}
+
+
 def test_a_verdict_is_a_share(put, tmp_path):
     with pytest.raises(DataError, match="holds 3"):
         figures(compared([1.0, 3.0], [1, 2]), put, tmp_path / "out")
