@@ -21,6 +21,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "2")
 import hypothesis
 import pytest
 
+from schemas.process.interpreter import own_sockets
 from tests.tail import LONGEST
 from tests.warm import command
 from tests.warm.server import COMPARISON, stand_in_for
@@ -36,6 +37,8 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 # as `pipelines` has it for a run; a fresh worker imports by itself where a test starts a program (test_apply_processes)
 multiprocessing.set_forkserver_preload(["datakit.apply", "datakit.run.runner", "datakit.registry"])
+
+own_sockets()  # or they would be in the temp folder of the test that is first to start a process
 
 gc.disable()  # until the tests begin: of what is collected nothing is garbage
 atexit.register(gc.unfreeze)  # what `settled` kept goes as usual, or a library calls it leaked

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,9 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _SOCKETS = "quiv-"
 """What the folder of sockets is called: as short as Python's own, for the path of a socket may have 107 characters."""
+
+_LONGEST = 107 - len(f"/{_SOCKETS}xxxxxxxx/listener-xxxxxxxx")
+"""Bytes that the path of the temp folder may have for a socket below it."""
 
 _HOME = os.getpid()
 
@@ -78,7 +82,7 @@ def safe_children(safe_path: bool = HAS_SAFE_PATH) -> Iterator[None]:
 
 def _start_fork_server() -> None:
     """It and its children inherit SIGINT blocked. One that comes here meanwhile waits: an ignored one would be lost."""
-    _own_sockets()
+    own_sockets()
     resource_tracker.ensure_running()  # started later, it would unblock SIGINT on its way
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -87,13 +91,15 @@ def _start_fork_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _own_sockets() -> None:
+def own_sockets() -> None:
     """Have `multiprocessing` put its sockets into a folder that the next process removes where this one is killed; its
-    own, `pymp-*`, would stay.
+    own, `pymp-*`, would stay. Below a temp folder of a long path no socket can be; `/tmp` is taken then, as Python does
+    from 3.14 on.
     """
     settings = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     if settings.get("tempdir") is None:
-        folder = Scratch(_SOCKETS)
+        parent = tempfile.gettempdir()
+        folder = Scratch(_SOCKETS, parent if len(os.fsencode(parent)) <= _LONGEST else "/tmp")
         settings["tempdir"] = folder.path
         atexit.register(folder.close)
 

@@ -18,14 +18,17 @@ from schemas.store.storage import guarded
 
 
 class Scratch:
-    """A new folder `path`, this user's alone (0700), until `close`; `StorageError` where none can be made."""
+    """A new folder `path`, this user's alone (0700), until `close`; `StorageError` where none can be made.
 
-    def __init__(self, prefix: str) -> None:
-        parent = tempfile.gettempdir()
+    parent: where it is made, if not in the temp folder.
+    """
+
+    def __init__(self, prefix: str, parent: str = "") -> None:
+        parent = parent or tempfile.gettempdir()
         _sweep(parent, prefix)
         self._owner = os.getpid()
         with guarded("make a folder in", parent):
-            self.path, self._lock = _made(prefix)
+            self.path, self._lock = _made(prefix, parent)
 
     def __enter__(self) -> str:
         return self.path
@@ -44,12 +47,12 @@ class Scratch:
             self._owner = 0
 
 
-def _made(prefix: str) -> tuple[str, int]:
+def _made(prefix: str, parent: str) -> tuple[str, int]:
     """A folder that is locked, and the descriptor that locks it; one that was swept before it was locked is made
     again.
     """
     while True:
-        path = tempfile.mkdtemp(prefix=prefix)
+        path = tempfile.mkdtemp(prefix=prefix, dir=parent)
         try:
             number = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileNotFoundError:

@@ -7,8 +7,12 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import pytest
+
+from schemas.process import interpreter
 from tests.pipelines.commands import environment
 
 MAKES = """
@@ -87,7 +91,7 @@ def test_sql_leaves_nothing_behind_when_it_is_killed(tmp_path: Path) -> None:
 
 
 SOCKETS = """
-import multiprocessing, os, signal, sys
+import multiprocessing, multiprocessing.util, os, signal, sys
 from schemas.process.interpreter import safe_children
 if __name__ == "__main__":
     multiprocessing.set_start_method("forkserver")
@@ -96,26 +100,44 @@ if __name__ == "__main__":
         child.start()
         child.join()
     assert child.exitcode == 0
-    print(*os.listdir(os.environ["TMPDIR"]), flush=True)
+    print(multiprocessing.util.get_temp_dir(), flush=True)
     if sys.argv[1:] == ["killed"]:
         os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_sockets_of_the_killed(tmp_path: Path) -> None:
-    """Those of `multiprocessing` go with the next run; its own folder, `pymp-*`, would stay."""
-    temp, program = tmp_path / "temp", tmp_path / "sockets.py"
-    temp.mkdir()
+def sockets(temp: Path, *arguments: str) -> tuple[int, Path]:
+    """The exit code of a program that starts a process, and where its sockets were."""
+    program = temp.parent / "sockets.py"
     program.write_text(SOCKETS)
-    for arguments, code in ((["killed"], -signal.SIGKILL), ([], 0)):
-        run = subprocess.run(
-            [sys.executable, str(program), *arguments],
-            env=environment(TMPDIR=str(temp), PYTHONPATH=os.getcwd()),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert run.returncode == code, run.stderr
-        [folder] = run.stdout.split()
-        assert folder.startswith("quiv-")
-    assert list(temp.iterdir()) == []
+    run = subprocess.run(
+        [sys.executable, str(program), *arguments],
+        env=environment(TMPDIR=str(temp), PYTHONPATH=os.getcwd()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout, run.stderr
+    return run.returncode, Path(run.stdout.strip())
+
+
+def test_sockets_of_the_killed() -> None:
+    """Those of `multiprocessing` go with the next run; its own folder, `pymp-*`, would stay."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        temp = Path(short, "temp")
+        temp.mkdir()
+        for arguments, code in ((["killed"], -signal.SIGKILL), ([], 0)):
+            ended, folder = sockets(temp, *arguments)
+            assert (ended, folder.parent) == (code, temp) and folder.name.startswith("quiv-")
+        assert list(temp.iterdir()) == []
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_below_a_long_temp_folder_no_socket_can_be(more: int) -> None:
+    """Of the length that still works, and of one letter more."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        temp = Path(short, "t" * (interpreter._LONGEST - len(short) - 1 + more))
+        temp.mkdir()
+        ended, folder = sockets(temp)
+        assert ended == 0 and folder.parent == (Path("/tmp") if more else temp)
+        assert not folder.exists()
