@@ -32,6 +32,7 @@ from pipelines import makers as makers  # noqa: E402
 from pipelines import recipes as recipes  # noqa: E402
 from pipelines.cli import parsers as parsers  # noqa: E402
 from pipelines.commands import curation as curation  # noqa: E402
+from pipelines.commands import evaluation as evaluation  # noqa: E402
 from pipelines.commands import images as images  # noqa: E402
 from pipelines.commands import models as models  # noqa: E402
 from pipelines.commands import previewing as previewing  # noqa: E402

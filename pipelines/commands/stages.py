@@ -8,7 +8,6 @@
     luigi --module pipelines Template --data ROWS --op chat --tokenizer CHECKPOINT
     luigi --module pipelines Tokenize --data TEXTS --op mask --tokenizer CHECKPOINT
     luigi --module pipelines Train    --data TOKENS --algorithm sft --model CHECKPOINT
-    luigi --module pipelines Evaluate --model CHECKPOINT --prompts prompts.jsonl
 
 A model is a checkpoint folder, a Hugging Face folder, `module:function` for scores: what `pipelines.backends` lists.
 Inputs are dataset folders, or files (`datakit.formats.layouts` says which), whose `--format` is a name of
@@ -35,21 +34,15 @@ from pipelines.cli.parameters import ObjectParameter, Whole
 from pipelines.cli.references import model_parameter, reference
 from pipelines.commands.command import Command
 from pipelines.commands.files import ReadsFiles
-from pipelines.commands.suited import Suited
 from pipelines.commands.templated import Bounded, BoundedAnswers, Sampled, Templated, is_templated
 from pipelines.commands.unread_file import no_tokens
 from pipelines.graph.backend import checkpoint_at, model_at, roles_of
 from pipelines.graph.node import Node
-from pipelines.graph.placement import parted
 from pipelines.graph.plan import Plan
-from pipelines.graph.resolve import any_at, imported, names_in, places_in, stem
-from pipelines.report.iterations import not_verified
+from pipelines.graph.resolve import any_at, imported, places_in, stem
+from pipelines.report.figures import lines
 from pipelines.report.set_aside import set_aside
 from pipelines.runtime import settings
-from pipelines.stages.iteration import EvalSetup, evaluated
-from pipelines.suites import REWARDBENCH
-from pipelines.suites.registry import suite_of
-from pipelines.suites.suite import Suite
 from schemas.errors import ConfigError
 from schemas.process import terminal
 from schemas.store.storage import normal
@@ -222,7 +215,7 @@ class Measure(_Operation):
 
     def after(self) -> None:
         """The figures, and where they lie."""
-        _print_figures(self.targets[0].url)
+        print(lines(self.targets[0].url))
         super().after()
 
 
@@ -306,94 +299,3 @@ class Train(Learns, StageCommand):
         if os.path.isfile(normal(place)):
             raise no_tokens(self.data if os.path.isfile(normal(self.data)) else place, self.algorithm)
         return plan.existing(place, "dataset")
-
-
-class Evaluate(Suited, _OfFiles):
-    """A policy's answers to held-out prompts: verified, scored, and the figures; or what it makes of a benchmark
-    (`--suite`).
-    """
-
-    usual_format = "prompts"
-    example = "--model CHECKPOINT --prompts prompts.jsonl"
-
-    model = model_parameter("policy", "generator")
-    policy = luigi.Parameter(default="", description="--model")
-    prompts = luigi.Parameter(
-        default="",
-        description="dataset (name or folder) or file of prompts; with answers, if they are to be verified",
-    )
-    verifier = ObjectParameter(
-        default={}, bare="kind", description='settings of label.verify, e.g. {"kind": "number"}; empty: none'
-    )
-    reward_model = luigi.Parameter(default="", description="model that scores the answers; empty: none")
-
-    asked: Node
-    """The prompts, once the graph is planned: their file may be gone when it is done."""
-
-    def build(self, plan: Plan) -> Sequence[Node]:
-        chosen = self._chosen()
-        if chosen:
-            compares = any(suite.compares for suite in chosen)
-            scores = compares or any(suite.role == "scorer" for suite in chosen)
-            self.without_suites(
-                prompts=self.prompts,
-                verifier=self.verifier,
-                judge=not compares and self.judge,
-                reward_model=not scores and self.reward_model,
-            )
-            return self.suites(plan, chosen, self._asked_by, self.name or "evaluate")
-        place = reference(self, "policy")
-        self.unsuited()
-        if not self.prompts:
-            raise ConfigError(
-                "missing-parameter",
-                "Evaluate needs --prompts, or --suite and --data",
-                expected="a file or dataset folder of prompts; or a benchmark of quiver suites, and its rows",
-                kept="nothing was started",
-                next=invocation.completed(self.example),
-            )
-        verifier = recursively_unfreeze(dict(self.verifier))
-        policy = model_at(plan, place, "generator")
-        reward_model = model_at(plan, self.reward_model, "scorer") if self.reward_model else None
-        longest, answer = self.bounds([policy, reward_model])
-        self.asked = self.rows(plan, self.prompts)
-        eval_setup = EvalSetup(
-            name=self.label(parted(place)[0], self.prompts),
-            held_out=self.asked,
-            tokenizer=policy,
-            reward_model=reward_model,
-            verifier=op_of("label.verify", verifier) if verifier else None,
-            max_new_tokens=answer,
-            max_length=longest,
-            rendering=self.rendering,
-        )
-        return [evaluated(plan, eval_setup.name, eval_setup, policy, settings.quiver_config().seed).figures]
-
-    def _chosen(self) -> list[Suite]:
-        """The suites of `--suite`; of a reward model over pairs alone the one that is for those."""
-        pairs = self.reward_model and self.data and not self.prompts
-        return [suite_of(name) for name in names_in(self.suite) or ([REWARDBENCH.name] if pairs else [])]
-
-    def _asked_by(self, suite: Suite) -> str:
-        """The model that a suite is for: a reward model by either of its flags."""
-        scores = suite.role == "scorer" and self.reward_model
-        return self.reward_model if scores else reference(self, "policy")
-
-    def after(self) -> None:
-        """The figures, and where they lie."""
-        if self._chosen():
-            print(self.tables())
-            super().after()
-            return
-        _print_figures(self.targets[0].url)
-        if not self.verifier:
-            print(terminal.wrapped(f"correct is not measured: {not_verified(self.asked, '--verifier')}"))
-        super().after()
-
-
-def _print_figures(url: str) -> None:
-    """The rows of a REPORTS dataset, a line each."""
-    from schemas.dataset import Dataset
-
-    for row in Dataset.open(url).read().to_pylist():
-        print(f"{row['metric']:<28} {row['value']:.4f}")

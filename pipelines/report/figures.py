@@ -58,6 +58,12 @@ def metrics(report: Node) -> Mapping[str, float]:
     return dict(zip(table["metric"].to_pylist(), table["value"].to_pylist(), strict=True))
 
 
+def lines(url: str) -> str:
+    """The figures in the REPORTS dataset at `url`, a line each."""
+    rows = Dataset.open(url).read().to_pylist()
+    return "\n".join(f"{row['metric']:<28} {row['value']:.4f}" for row in rows)
+
+
 def perplexity(loss: float) -> float:
     """exp of `loss` (nats for a token); infinite where floats end, above 709.78 nats."""
     try:

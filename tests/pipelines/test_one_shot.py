@@ -19,9 +19,9 @@ from datakit.blend import Split
 from pipelines.cli import invocation
 from pipelines.cli.learning import ByAlgorithm, Learns, SettingFlag
 from pipelines.commands.algorithm_kinds import LearnsAnswers, LearnsPreferences
+from pipelines.commands.evaluation import Evaluate
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.one_shot import OneShotSetup
-from pipelines.commands.stages import Evaluate
 from pipelines.commands.usage import commands
 from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan

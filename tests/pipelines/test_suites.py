@@ -16,7 +16,7 @@ from datakit.label import Verify
 from datakit.measure import Mean
 from datakit.sql import Query
 from datakit.template import Wording
-from pipelines.commands.stages import Evaluate
+from pipelines.commands.evaluation import Evaluate
 from pipelines.commands.suited import _lines
 from pipelines.graph.backend import model_at
 from pipelines.graph.nodes import Table
