@@ -82,6 +82,18 @@ class CountedTokens:
         row_C = np.repeat(np.arange(len(self.lengths_B)), self.lengths_B)
         return np.bincount(row_C, weights=values_C, minlength=len(self.lengths_B)).astype(np.float64)
 
+    def accumulated(self, values_C: Floats, decay_B: Floats) -> Floats:
+        """x_t = value_t + decay x_{t+1} within every row [C]: one place of all rows at a time, from their ends."""
+        longest_first = np.argsort(-self.lengths_B, kind="stable")
+        lengths, stops, decay = (numbers[longest_first] for numbers in (self.lengths_B, self.stops_B, decay_B))
+        made_C, carry = np.empty(len(values_C)), np.zeros(len(lengths))
+        for behind in range(int(lengths[0]) if len(lengths) else 0):
+            rows = int(np.searchsorted(-lengths, -behind))  # those with more than `behind` tokens
+            place = stops[:rows] - 1 - behind
+            carry = values_C[place] + decay[:rows] * carry[:rows]
+            made_C[place] = carry
+        return made_C
+
     def column(self, values_C: Floats) -> pa.Array:
         """Numbers of counted tokens as lists along with the mask, 0 elsewhere."""
         values_T = np.zeros(len(self.counted_T), np.float32)

@@ -26,6 +26,7 @@ from datakit.label.pii import Pii as Pii
 from datakit.label.principle import DrawPrinciple as DrawPrinciple
 from datakit.label.refusal import Refusal as Refusal
 from datakit.label.repetition import Repetition as Repetition
+from datakit.label.returns import Returns as Returns
 from datakit.label.reward import Reward as Reward
 from datakit.label.rloo import Rloo as Rloo
 from datakit.label.standardize import Standardize as Standardize

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from datakit.columns.counted_tokens import CountedTokens, Floats
+from datakit.columns.counted_tokens import CountedTokens
 from datakit.columns.measurement import NOT_FINITE
 from datakit.op import Context, FilterDecision, Label, LabelResult
 from schemas import Column, Schema
@@ -85,23 +84,11 @@ class Gae(Label):
         lam_B = np.full(rows.num_rows, self.lam)
         if self.length_alpha is not None:
             lam_B = np.clip(1 - 1 / (self.length_alpha * np.maximum(tokens.lengths_B, 1)), 0, 1)
-        advantage_C = accumulated(delta_C, self.gamma * lam_B, tokens)
+        advantage_C = tokens.accumulated(delta_C, self.gamma * lam_B)
         value_lam = self.lam if self.value_lam is None else self.value_lam
         same = self.length_alpha is None and value_lam == self.lam
-        gained_C = advantage_C if same else accumulated(delta_C, np.full(rows.num_rows, self.gamma * value_lam), tokens)
+        decay_B = np.full(rows.num_rows, self.gamma * value_lam)
+        gained_C = advantage_C if same else tokens.accumulated(delta_C, decay_B)
         return_C = gained_C + value_C
         columns = {self.advantages: tokens.column(advantage_C), self.returns: tokens.column(return_C)}
         return LabelResult(columns, FilterDecision(pa.array(tokens.finite(advantage_C, return_C)), NOT_FINITE))
-
-
-def accumulated(values_C: Floats, decay_B: Floats, tokens: CountedTokens) -> npt.NDArray[np.float64]:
-    """x_t = value_t + decay x_{t+1} within every row [C]: one place of all rows at a time, from their ends."""
-    longest_first = np.argsort(-tokens.lengths_B, kind="stable")
-    lengths, stops, decay = (numbers[longest_first] for numbers in (tokens.lengths_B, tokens.stops_B, decay_B))
-    made_C, carry = np.empty(len(values_C)), np.zeros(len(lengths))
-    for behind in range(int(lengths[0]) if len(lengths) else 0):
-        rows = int(np.searchsorted(-lengths, -behind))  # those with more than `behind` tokens
-        place = stops[:rows] - 1 - behind
-        carry = values_C[place] + decay[:rows] * carry[:rows]
-        made_C[place] = carry
-    return made_C

@@ -13,6 +13,7 @@ from pipelines.recipes.ppo import Ppo as Ppo
 from pipelines.recipes.preference import Preference as Preference
 from pipelines.recipes.preference_optimization import PreferenceOptimization as PreferenceOptimization
 from pipelines.recipes.reinforce import Reinforce as Reinforce
+from pipelines.recipes.reinforce_pp import ReinforcePp as ReinforcePp
 from pipelines.recipes.rejection_sampling import RejectionSamplingIteration as RejectionSamplingIteration
 from pipelines.recipes.rest import RestIteration as RestIteration
 from pipelines.recipes.reward_model import RewardModel as RewardModel

@@ -100,7 +100,18 @@ def test_the_table_of_readme_holds_a_prompt_of_readmes_files_out(name: str, plac
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "name",
-    ["Sft", "Preference", "RewardModel", "Distill", "Grpo", "Reinforce", "OnlineDpo", "OnlineRejectionSampling", "Ppo"],
+    [
+        "Sft",
+        "Preference",
+        "RewardModel",
+        "Distill",
+        "Grpo",
+        "Reinforce",
+        "ReinforcePp",
+        "OnlineDpo",
+        "OnlineRejectionSampling",
+        "Ppo",
+    ],
 )
 def test_the_table_of_readme_runs_on_readmes_files(name: str, tmp_path: Path) -> None:
     pages.model(tmp_path / "my-model")

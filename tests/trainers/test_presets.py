@@ -23,6 +23,7 @@ def test_what_each_stands_for() -> None:
         "cdpo": ("dpo", {"label_smoothing": 0.1}),
         "dpo_norm": ("dpo", {"average_log_probs": True, "beta": 5.0}),
         "spin": ("dpo", {"beta": 0.1}),
+        "reinforce_pp": ("ppo", {"clip_low": 0.2, "clip_high": 0.2, "aggregate": "token"}),
         "rm_scaled": ("rm_margin", {"strength": "scaled"}),
         **{f"rpo_{distance}": ("rpo", {"distance": distance}) for distance in ("sq", "bwd_kl", "fwd_kl")},
     }

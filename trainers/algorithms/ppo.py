@@ -6,7 +6,8 @@
 
 Schulman et al. (2017, arXiv:1707.06347); dual clip: Ye et al. (2020, arXiv:1912.09729). With group advantages it is
 GRPO (Shao et al. 2024, arXiv:2402.03300); asymmetric bounds are DAPO's (Yu et al. 2025, arXiv:2503.14476), the constant
-length Dr.GRPO's (Liu et al. 2025, arXiv:2503.20783).
+length Dr.GRPO's (Liu et al. 2025, arXiv:2503.20783), and over whitened returns it is REINFORCE++ (Hu et al. 2025,
+arXiv:2501.03262).
 """
 
 from __future__ import annotations
@@ -75,5 +76,6 @@ PPO = policy_algorithm(
         "grpo": {"aggregate": "sequence"},
         "dr_grpo": {"aggregate": "constant"},
         "dapo": {"clip_high": 0.28},
+        "reinforce_pp": {"clip_low": 0.2, "clip_high": 0.2, "aggregate": "token"},
     },
 )

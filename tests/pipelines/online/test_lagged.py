@@ -20,7 +20,7 @@ from pipelines.commands.online import OnlineRecipe
 from pipelines.graph.plan import Plan
 from pipelines.online.__main__ import execute
 from pipelines.online.config import OnlineRun, OpSettings, identity_fields, settings_of
-from pipelines.recipes import Grpo, OnlineDpo, OnlineRejectionSampling, Ppo, Reinforce
+from pipelines.recipes import Grpo, OnlineDpo, OnlineRejectionSampling, Ppo, Reinforce, ReinforcePp
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 from tests.pipelines import judges
@@ -167,13 +167,13 @@ def test_a_lag_that_cannot_be_is_refused(changed: dict[str, Any], words: str, fo
         replace(given, step=replace(given.step, **changed))
 
 
-@pytest.mark.parametrize("kind", [Grpo, Reinforce, Ppo, OnlineDpo, OnlineRejectionSampling])
+@pytest.mark.parametrize("kind", [Grpo, Reinforce, ReinforcePp, Ppo, OnlineDpo, OnlineRejectionSampling])
 def test_every_online_recipe_may_be_one_step_off(kind: type[OnlineRecipe], tmp_path: Path) -> None:
     """Advantages are weighed; without a lag, a run and its key are what they were."""
     plain, off = (kind(**given).results(Plan(str(tmp_path))).policy for given in ({}, {"lag": 1}))  # type: ignore[attr-defined]
     ops = [op.name for op in off.step.labelling.ops]
     assert off.step.answers[-1].name == StepVersion.name and "online.lag" in ops
-    weighed = kind in (Grpo, Reinforce, Ppo)
+    weighed = kind in (Grpo, Reinforce, ReinforcePp, Ppo)
     assert ("label.importance_weights" in ops) == weighed and ops.count("online.logprobs") <= 1
     if weighed:
         assert ops.index("online.logprobs") < ops.index("label.importance_weights")

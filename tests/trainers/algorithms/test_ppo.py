@@ -70,6 +70,17 @@ def test_presets_are_grpo_and_its_kin() -> None:
     assert registry.configured("grpo", {})[1] == Settings(aggregate="sequence")
     assert registry.configured("dr_grpo", {"max_tokens": 300})[1] == Settings(aggregate="constant", max_tokens=300)
     assert registry.configured("dapo", {})[1] == Settings(clip_high=0.28)
+    assert registry.configured("reinforce_pp", {})[1] == Settings(clip_low=0.2, clip_high=0.2, aggregate="token")
+
+
+def test_the_loss_of_reinforce_pp_by_hand() -> None:
+    """Over all tokens at once: an advantage of 1.2 at ratio 1.5 pays at 1.2 of it, one of -.4 at .5 at .8, one of .6 at
+    .5 in full.
+    """
+    _, settings = registry.configured("reinforce_pp", {})
+    made, share = losses(settings, [1.2, -0.4, 0.6], [1.5, 0.5, 0.5])
+    assert made == pytest.approx([-1.44, 0.32, -0.3]) and share == pytest.approx(2 / 3)
+    assert_is_the_formula(PPO, settings, formula(settings), drawn(4))
 
 
 @pytest.mark.parametrize("setting", [{"clip_low": 0.0}, {"clip_low": 1.5}, {"clip_high": 0.0}, {"dual_clip": 1.0}])
