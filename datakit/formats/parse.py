@@ -27,6 +27,7 @@ from schemas.errors import printable
 _CUT = 200
 _DEPTH = 64
 """Arrow crashes on values that are nested some ten thousand deep; no real row comes near this."""
+_DIGITS = 2048
 _NAMED = 8
 _KINDS = {
     bool: "true or false", int: "a number", Literal: "a number", float: "a number", str: "text", list: "such a list",
@@ -114,7 +115,9 @@ class Parser:
         # The reader also crashes the process on a file that begins with `null`; this keeps it away.
         if self.records is not None or any("." in key.mapped for key in self.keys):
             return None
-        if not (block.objects or are_objects(block.data)) or b"\\u0000" in block.data or too_deep(block.data):
+        if not (block.objects or are_objects(block.data)) or b"\\u0000" in block.data:
+            return None
+        if too_deep(block.data) or has_long_number(block.data):
             return None
         kinds = self._kinds(block.data[: block.data.index(b"\n")])
         if kinds is None:
@@ -162,10 +165,10 @@ class Parser:
                 if name not in rows.column_names:
                     continue
                 values = rows[name].combine_chunks()
+                if values.null_count == len(values):
+                    continue
                 ways = [(kind, make) for kind, make in key.shape.columns if kind == kinds.get(name)]
                 if not ways or values.type != ways[0][0] or not _finite(values):
-                    if values.null_count == len(values):
-                        continue
                     return None
                 made[name] = values if ways[0][1] is None else ways[0][1](values)
             if not made:
@@ -354,6 +357,13 @@ def too_deep(data: bytes) -> bool:
     lines = np.searchsorted(np.flatnonzero(np.frombuffer(data, np.uint8) == 10), at)
     before = np.concatenate([[0], depth])[np.searchsorted(lines, lines)]
     return bool((depth - before).max() > _DEPTH)
+
+
+def has_long_number(data: bytes) -> bool:
+    """Whether there may be a number of more digits than Python's JSON reads (4,300): so many in a row fill one of these
+    windows. Arrow takes them for infinite.
+    """
+    return any(data[at : at + _DIGITS].isdigit() for at in range(0, len(data), _DIGITS))
 
 
 def loaded(line: bytes, number: int) -> tuple[Any] | Fault:
