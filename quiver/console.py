@@ -62,7 +62,7 @@ COMMANDS: Mapping[str, Command] = {
         },
     ),
     "sql": Command(
-        usage="quiver sql QUERY [--csv [--formulas]] [--json] [--parquet FILE] [--root FOLDER]",
+        usage="quiver sql QUERY [--csv [--formulas]] [--json] [--parquet FILE] [--verify] [--root FOLDER]",
         meaning="one SELECT over the views of all data that is there (quiver catalog names them)",
         module="quiver.sql",
         flags={
@@ -70,6 +70,7 @@ COMMANDS: Mapping[str, Command] = {
             "--formulas": "with --csv: such texts as they are",
             "--json": "every row as JSON",
             "--parquet FILE": "every row into a new file",
+            "--verify": "read all files behind its tables first: SHA-256 must be that of the manifests, not size alone",
             "--root FOLDER": ROOT,
         },
     ),

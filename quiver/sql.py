@@ -35,7 +35,7 @@ def sql(command: Command, arguments: Sequence[str]) -> Iterable[str]:
         raise command.wrong(" ".join(arguments) or "no query", f"{command.call} {text}")
     if "parquet" in options:
         _check_free(options["parquet"])
-    batches = ask(root_of(options), words[0])
+    batches = ask(root_of(options), words[0], verify="full" if "verify" in options else "size")
     if "csv" in options:
         lines = grid.csv_lines(batches, formulas="formulas" in options)
         return map(escaped, lines) if sys.stdout.isatty() else lines

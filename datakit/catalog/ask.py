@@ -11,12 +11,15 @@ import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import pyarrow as pa
 
 from datakit.catalog.catalog_file import EVERYTHING, current_catalog
 from datakit.catalog.dataset_views import add_datasets
 from datakit.catalog.forensics import FORENSICS
+from datakit.catalog.intact import require_intact
+from datakit.catalog.workspace import read_workspace
 from datakit.duck.child import SqlError, SqlProcess
 from datakit.duck.messages import corrected, misnamed, one_line
 from datakit.duck.tree import STATEMENTS, nodes, refused, table_name, with_names
@@ -33,13 +36,19 @@ _VIEWS = "SELECT schema_name, view_name FROM duckdb_views() WHERE NOT internal O
 _OF_THE_TEXT = ("Binder Error", "Parser Error", "Catalog Error")
 
 
-def ask(root: str | os.PathLike[str], query: str, *, seconds: float = SECONDS) -> Iterator[pa.RecordBatch]:
+def ask(
+    root: str | os.PathLike[str], query: str, *, seconds: float = SECONDS, verify: Literal["full", "size"] = "size"
+) -> Iterator[pa.RecordBatch]:
     """What `query` answers over what lies below `root` now, batch by batch; an empty batch where it has no rows.
 
-    `ConfigError` for a text that is no such SELECT, `DataError` where rows make it fail (`sql-failed`), or it meets a
-    limit (`sql-timeout`, `sql-memory`).
+    With `verify` "full" the SHA-256 of every file behind the tables that it names is compared before it runs, else the
+    sizes. `ConfigError` for a text that is no such SELECT, `IntegrityError` for a file that is not its manifest's,
+    `DataError` where rows make it fail (`sql-failed`), or it meets a limit (`sql-timeout`, `sql-memory`).
     """
     with workspace_process(root, seconds=seconds, query=query) as process:
+        if verify == "full":
+            tables = _check(process, query)
+            require_intact(read_workspace(os.fspath(root)), query, tables)
         yield from answered(process, query)
 
 
@@ -51,8 +60,9 @@ def workspace_process(
     to it is waited for that many `seconds`.
     """
     with Scratch("quiver-catalog-") as folder:
-        catalog = current_catalog(os.fspath(root), folder)
-        add_datasets(catalog, os.fspath(root), query)
+        workspace = read_workspace(os.fspath(root))
+        catalog = current_catalog(workspace, folder)
+        add_datasets(catalog, workspace, query)
         with SqlProcess(memory=MEMORY, seconds=seconds, catalog=catalog, readable=normal(root)) as process:
             yield process
 
@@ -81,8 +91,8 @@ def answered(process: SqlProcess, query: str) -> Iterator[pa.RecordBatch]:
         ) from None
 
 
-def _check(process: SqlProcess, query: str) -> None:
-    """`ConfigError` unless `query` is one SELECT over the views, of listed clauses and functions."""
+def _check(process: SqlProcess, query: str) -> set[str]:
+    """The tables of `query`; `ConfigError` unless it is one SELECT over the views, of listed clauses and functions."""
     if len(query) > _LONGEST:
         raise _fault(query, f"is longer than {_LONGEST:,} characters")
     listed = process.table(_VIEWS).to_pylist()
@@ -102,6 +112,7 @@ def _check(process: SqlProcess, query: str) -> None:
             fault.nearest = nearest(word, sorted(views) if "." in word else [*plain, *_datasets(process)])
             fault.next = _corrected(query, word, fault.nearest) or fault.next
         raise fault
+    return _tables(parsed)
 
 
 def _corrected(query: str, wrong: str, right: str) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -22,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from datakit.catalog.fact_views import Columns, fact_views, listed
-from datakit.catalog.forensics import FORENSICS, forensic_views
+from datakit.catalog.forensics import FORENSICS, forensic_views, of_main
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.rollouts import of_last_runs, rollouts_of
 from datakit.catalog.row_views import Chosen, row_views
 from datakit.catalog.sql_text import literal, name
 from datakit.catalog.stacked import View
-from datakit.catalog.workspace import Workspace, read_workspace
+from datakit.catalog.workspace import Workspace
 from datakit.duck.session import CONFIG
 from schemas.errors import DataError, QuiverError, StorageError, printable
 from schemas.store.ownfiles import own_folder, replace_file
@@ -79,11 +78,10 @@ def views_of(workspace: Workspace) -> dict[Name, View]:
     return views
 
 
-def current_catalog(root: str, folder: str) -> str:
-    """The place of a catalog in `folder`, the caller's own, that shows what is below `root` now. That of the root is
-    made again where it is older; one that cannot be written there is no fault.
+def current_catalog(workspace: Workspace, folder: str) -> str:
+    """The place of a catalog in `folder`, the caller's own, that shows `workspace`. That of the root is made again
+    where it shows something else; one that cannot be written there is no fault.
     """
-    workspace = read_workspace(root)
     own, shared = Path(folder, CATALOG), Path(workspace.root, CATALOG)
     with suppress(QuiverError, OSError):
         refresh(workspace)
@@ -136,8 +134,7 @@ def write_catalog(workspace: Workspace, path: Path) -> None:
 def _concerned(views: Mapping[Name, View], faulty: Name) -> list[Name]:
     """The view that cannot be made and, of a plain name, those that are asked of it."""
     schema, view = faulty
-    asked = re.compile(rf"\bmain\.{re.escape(view)}\b")
-    over = [name for name, one in views.items() if name[0] == FORENSICS and asked.search(one.sql)]
+    over = [name for name, one in views.items() if name[0] == FORENSICS and of_main(view).search(one.sql)]
     return [faulty, *(over if schema == "main" else ())]
 
 

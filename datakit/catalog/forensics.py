@@ -6,6 +6,7 @@ each says how it is read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -122,6 +123,16 @@ def forensic_views(views: Mapping[str, View]) -> dict[str, View]:
     """Each by its name, over the `views` of the plain names."""
     sql = statements(views)
     return {
-        view: View(sql[view], one.read, {**{key: _KEY_MEANINGS[key] for key in one.keys}, **one.columns})
+        view: View(
+            sql[view],
+            one.read,
+            {**{key: _KEY_MEANINGS[key] for key in one.keys}, **one.columns},
+            reads=frozenset[str]().union(*(views[asked].reads for asked in views if of_main(asked).search(sql[view]))),
+        )
         for view, one in _FORENSICS.items()
     }
+
+
+def of_main(view: str) -> re.Pattern[str]:
+    """Where SQL of these views asks a view of the plain names."""
+    return re.compile(rf"\bmain\.{re.escape(view)}\b")

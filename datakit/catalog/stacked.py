@@ -57,12 +57,15 @@ class Part:
 
 @dataclass(frozen=True)
 class View:
-    """A view: its SELECT, its meaning, and of its columns by name the meaning, and the type where files hold them."""
+    """A view: its SELECT, its meaning, of its columns by name the meaning, and the type where files hold them; and the
+    places of the datasets whose files it reads.
+    """
 
     sql: str
     meaning: str
     columns: Mapping[str, str]
     kinds: Mapping[str, str] = field(default_factory=dict)
+    reads: frozenset[str] = frozenset()
 
 
 def fields_of(columns: Sequence[ColumnText]) -> tuple[Field, ...]:
@@ -103,7 +106,8 @@ def stacked(base: Sequence[Field], parts: Sequence[Part], meaning: str) -> View:
     branches += [_damaged(part, kinds) for part in parts if part.entry.damage]
     nothing = f"SELECT {_selected({}, kinds)} WHERE false"
     texts = {one.name: one.meaning for one in fields.values()} | {label: text for label, (_, text) in LABELS.items()}
-    return View("\nUNION ALL\n".join(branches or [nothing]), meaning, texts, kinds)
+    places = frozenset(part.entry.place for part in parts)
+    return View("\nUNION ALL\n".join(branches or [nothing]), meaning, texts, kinds, places)
 
 
 def _selected(values: Mapping[str, str], kinds: Mapping[str, str]) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 
-from datakit.catalog.ask import ask
+from datakit.sql import ask, connect
 from schemas import SAMPLES, Column, Schema
 from schemas.errors import ConfigError, QuiverError
 from tests.datakit.catalog.workspaces import Maker, samples
@@ -85,6 +86,23 @@ def test_a_dataset_that_is_not_what_its_manifest_says_is_refused_by_name(root: P
     with pytest.raises(QuiverError, match="mine/rows-00000001 is not what its manifest says"):
         answer(root, 'FROM "mine/rows-00000001"')
     assert answer(root, 'SELECT count(*) FROM "mine/rows"') == [(4,)]
+
+
+def test_a_connection_has_the_datasets_that_it_was_asked_for(root: Path, make: Maker) -> None:
+    """By the words that name them, or those of a folder by their names; of variants that of the last run."""
+    make("mine/policy-00000001/x-00000001", MEASURED, measured("q", 6))
+    with connect(root, "mine/rows-00000001", str(root / "select")) as db:
+        assert db.sql('SELECT count(*) FROM "mine/rows-00000001"').fetchall() == [(2,)]
+        assert db.sql(f'FROM "{root}/select"').fetchall() == [("a", 4, 1)]
+        assert db.sql("SELECT count(*) FROM samples").fetchall() == [(3,)]
+        with pytest.raises(duckdb.CatalogException):
+            db.sql('FROM "mine/rows"')
+    with connect(root, "mine") as db:
+        assert db.sql('SELECT count(*) FROM "mine/rows"').fetchall() == [(4,)]
+        assert db.sql('SELECT sample_id FROM "mine/policy-00000001/x"').fetchall() == [("q",)]
+    with pytest.raises(ConfigError) as refusal:
+        connect(root, "mine/rosw")
+    assert refusal.value.slug == "unknown-name" and refusal.value.nearest == "mine/rows"
 
 
 @pytest.mark.parametrize(
