@@ -8,7 +8,7 @@ the answers that it gave and the rows that it was trained on, a dataset its own 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ from schemas.run_layout import RECORDS_END
 _TEXTS = ("prompt", "response", "chosen", "rejected", "text")
 """Columns whose characters are counted."""
 _PAIR_REWARDS = ("chosen_reward", "rejected_reward")
+_HEAD = ("head", "head_size", "tie_embeddings")
+"""What of a network an algorithm decides where it begins as a checkpoint."""
 
 ROWS = """
 WITH counted AS (
@@ -121,7 +123,7 @@ def difference(lineage: Lineage, process: SqlProcess, a: Named, b: Named, last: 
         rewards=with_intervals(answered(REWARDS, "numbers"), answered(PAIRED, "numbers")),
         lengths=answered(LENGTHS, "lengths"),
         finish_reasons=answered(FINISH_REASONS, "ends"),
-        settings=[*_settings(a, b)],
+        settings=[*_settings(lineage, a, b)],
         stages=[*_stages(a, b)],
     )
 
@@ -260,10 +262,10 @@ def _one_of(entries: Iterator[Entry] | Collection[Entry]) -> str:
     return f"(dataset, coalesce(variant, '')) IN ({pairs})"
 
 
-def _settings(a: Named, b: Named) -> Iterator[dict[str, Any]]:
-    """The settings of stages of both sides, as their manifests have them, that are not the same."""
-    for stage, first, second in _same_stages(a, b):
-        one, other = dict(_flat(first)), dict(_flat(second))
+def _settings(lineage: Lineage, a: Named, b: Named) -> Iterator[dict[str, Any]]:
+    """The settings of stages of both sides that are not the same, as manifests have them or they came down."""
+    for stage, *both in _same_stages(a, b):
+        one, other = (dict(_flat(*side)) for side in zip(both, _params(lineage, both), strict=True))
         for setting in dict.fromkeys([*one, *other]):
             if json.dumps(one.get(setting), sort_keys=True) != json.dumps(other.get(setting), sort_keys=True):
                 yield {"stage": stage, "setting": setting, "a": one.get(setting), "b": other.get(setting)}
@@ -279,10 +281,35 @@ def _same_stages(a: Named, b: Named) -> Iterator[tuple[str, Entry, Entry]]:
             yield a.relative(one), one, others[a.relative(one)]
 
 
-def _flat(entry: Entry) -> Iterator[tuple[str, Any]]:
+def _params(lineage: Lineage, both: Sequence[Entry]) -> list[dict[str, Any]]:
+    """The settings of two results. A training that begins as a checkpoint has the network of that, but for the head,
+    which is its algorithm's; where a checkpoint that has it is gone, no network is held against another.
+    """
+    params = [dict(entry.made.params) for entry in both]
+    if any("model" in one and one["model"] is None for one in params):
+        models = [_model(lineage, entry) for entry in both]
+        for one, model in zip(params, models, strict=True):
+            one["model"] = {name: value for name, value in model.items() if name not in _HEAD} if all(models) else None
+    return params
+
+
+def _model(lineage: Lineage, entry: Entry) -> Mapping[str, Any]:
+    """The network that a training was given, or that of the checkpoint which it began as; empty where that is gone."""
+    waiting, seen = [entry], set[str]()
+    while waiting:
+        one = waiting.pop()
+        model = one.made.params.get("model")
+        if isinstance(model, Mapping):
+            return model
+        waiting += [up for up in lineage.inputs(one, "init") if up.place not in seen]
+        seen.add(one.place)
+    return {}
+
+
+def _flat(entry: Entry, params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Operation, seed and settings, the inner ones behind a dot."""
     yield from (("operation", entry.made.op), ("seed", entry.made.seed))
-    waiting: list[tuple[str, Any]] = [*reversed([*entry.made.params.items()])]
+    waiting: list[tuple[str, Any]] = [*reversed([*params.items()])]
     while waiting:
         path, value = waiting.pop()
         if isinstance(value, Mapping) and value:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,9 @@ from datakit.catalog.lineage import Lineage
 from datakit.catalog.named import named
 from datakit.catalog.workspace import read_workspace
 from datakit.trace.difference import Difference, difference
-from schemas import SAMPLES, Column
+from schemas import SAMPLES, Column, Dataset
 from schemas.errors import ConfigError
+from schemas.manifest import MANIFEST
 from tests.datakit.catalog.workspaces import REWARDED, Maker, rewarded, samples
 
 
@@ -123,3 +126,39 @@ def test_a_name_of_a_hostile_manifest_is_text(make: Maker) -> None:
     assert {row["common"] for row in result.rows.to_pylist()} >= {2}
     with pytest.raises(ConfigError, match="nothing is called"):
         between(make, "it's", "its not there")
+
+
+NETWORK = {"num_layers": 2, "rope": {"base": 10000.0}, "head": "lm", "head_size": 1, "tie_embeddings": True}
+
+
+def trained(make: Maker, place: str, model: dict[str, Any] | None, *init: Dataset, lr: float = 0.1) -> Dataset:
+    """A training of `model`, or of what the checkpoint `init` has; a manifest is all that is asked of it."""
+    made = make(place, SAMPLES, samples(2), op="train.sft", params={"model": model, "lr": lr})
+    manifest = replace(made.manifest, kind="checkpoint", parents=tuple(one.as_parent("init") for one in init))
+    Path(make.root, place, MANIFEST).write_bytes(manifest.to_bytes())
+    return Dataset(made.url, manifest)
+
+
+def test_a_network_that_came_with_a_checkpoint_is_no_other_setting(make: Maker) -> None:
+    """But for its head, which is the algorithm's. Two that began as the same or as others, and one that has its own."""
+    first = trained(make, "a/policy-00000001", NETWORK)
+    second = trained(make, "a/second-00000002", None, first, lr=0.2)
+    trained(make, "a/third-00000003", None, second)
+    wide = trained(make, "a/wide-00000004", NETWORK | {"num_layers": 4, "head": "scalar"})
+    trained(make, "a/wider-00000005", None, wide)
+    lost = trained(make, "a/lost-00000006", NETWORK)
+    trained(make, "a/orphan-00000007", None, lost)
+    Path(lost.url, MANIFEST).unlink()
+    layers = {"stage": "", "setting": "model.num_layers"}
+
+    lineage, differ = Lineage(read_workspace(str(make.root)).entries), {}
+    pairs = [("policy", "second"), ("policy", "third"), ("third", "wider"), ("wider", "policy"), ("policy", "orphan")]
+    with workspace_process(str(make.root)) as process:
+        for a, b in [*pairs, ("policy", "wide")]:
+            both = (named(lineage, f"a/{one}", ()) for one in (a, b))
+            differ[a, b] = difference(lineage, process, *both, ()).settings
+    assert differ["policy", "second"] == [{"stage": "", "setting": "lr", "a": 0.1, "b": 0.2}]
+    assert differ["policy", "third"] == differ["policy", "orphan"] == []
+    assert differ["third", "wider"] == [layers | {"a": 2, "b": 4}]
+    assert differ["wider", "policy"] == [layers | {"a": 4, "b": 2}]
+    assert [one["setting"] for one in differ["policy", "wide"]] == ["model.num_layers", "model.head"]
