@@ -205,7 +205,8 @@ class ModelServer:
         else:
             return None
         choices = [{"index": index, "finish_reason": "stop", **one} for index, one in enumerate(made)]
-        return {"model": self.model, "choices": choices, "usage": {"prompt_tokens": 3}}
+        usage = {"prompt_tokens": 3, "completion_tokens": 5 * len(choices)}
+        return {"model": self.model, "choices": choices, "usage": usage}
 
 
 def seeds(body: Body) -> list[int]:

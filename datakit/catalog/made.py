@@ -43,6 +43,7 @@ class Made:
     facts: Mapping[str, Any]
     means: Mapping[str, float]
     reasons: Mapping[str, int]
+    counts: Mapping[str, float]
     created: str
     seconds: float | None
 
@@ -68,7 +69,7 @@ class Made:
 
 
 def made_of(manifest: Manifest) -> Made:
-    """What `manifest` says; of its stats only means and counts of reasons."""
+    """What `manifest` says; of its stats only means and counts."""
     stats = manifest.stats.get("columns")
     reasons = manifest.stats.get("rejected")
     created, seconds = manifest.runtime_info.get("created"), manifest.runtime_info.get("seconds")
@@ -87,6 +88,7 @@ def made_of(manifest: Manifest) -> Made:
         parents=tuple((one.name, one.url, one.content_digest, one.task_key) for one in manifest.parents),
         facts=manifest.facts,
         means=_numbers({name: one.get("mean") for name, one in _object(stats).items() if isinstance(one, dict)}),
+        counts=_numbers(_object(manifest.stats.get("counts"))),
         reasons={name: int(count) for name, count in _numbers(_object(reasons)).items()},
         created=created if isinstance(created, str) else "",
         seconds=float(seconds) if isinstance(seconds, int | float) else None,

@@ -31,7 +31,7 @@ CACHE = ".catalog-manifests.json"
 Version = tuple[int, int, int, int]
 """What a file is known by: inode, size, times of change and of writing."""
 
-_FORMAT = 2
+_FORMAT = 3
 _SCHEMAS = ("schema", "rejected_schema")
 _FIELDS = tuple(one.name for one in fields(Made))
 
@@ -129,7 +129,7 @@ def _numbers(value: Any) -> dict[str, float]:
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("kind", "content_digest", "task_key", "op", "created"), _text),
     **dict.fromkeys(("params", "facts"), lambda value: _a(dict, value)),
-    **dict.fromkeys(("means", "reasons"), _numbers),
+    **dict.fromkeys(("means", "reasons", "counts"), _numbers),
     **dict.fromkeys(("files", "rejected"), _files),
     "parents": _parents,
     "seed": lambda value: _a(int, value),

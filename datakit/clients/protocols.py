@@ -40,7 +40,8 @@ ANSWERS = Schema(
         Column("error", pa.string(), "why there is no answer", nullable=True),
     ),
 )
-"""What a generator returns; columns that may be null may be left out, and `REASONING` may stand beside them."""
+"""What a generator returns; columns that may be null may be left out, and `BESIDE` (`schemas.rows.samples`)
+may stand beside them."""
 
 TOKENIZED_PROMPTS = Schema(
     "templated prompts",

@@ -17,7 +17,7 @@ from datakit.clients.sampling import Sampling
 from datakit.op import Context
 from schemas import TOKEN_COLUMNS
 from schemas.errors import ConfigError, DataError, QuiverError, ServiceError, printable
-from schemas.rows.samples import REASONING
+from schemas.rows.samples import BESIDE
 
 
 def answers_of(generator: Generator, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
@@ -56,7 +56,7 @@ def checked(answers: pa.Table, prompts: int, samples: int, given: Sequence[str] 
     `ServiceError` for anything else.
     """
     try:
-        schema = ANSWERS.adding(REASONING) if REASONING.name in answers.column_names else ANSWERS
+        schema = ANSWERS.adding(*(column for column in BESIDE if column.name in answers.column_names))
         answers = schema.conform(answers, "the generator's reply")
         whole = [replace(ANSWERS[name], nullable=False) for name in TOKEN_COLUMNS if name in given]
         good = answers.filter(pc.is_null(answers["error"])).drop_columns(["error"])

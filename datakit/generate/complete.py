@@ -15,13 +15,16 @@ import pyarrow.compute as pc
 from datakit.clients.protocols import ANSWERS, Generator, no_client
 from datakit.clients.replies import answers_of, checked
 from datakit.clients.sampling import Sampling
-from datakit.op import BYTES_PER_TOKEN, REJECTION_COLUMNS, Capability, Context, Expand, Result, Size
+from datakit.columns.rejections import set_aside
+from datakit.columns.usage import taken, usage_notes
+from datakit.op import BYTES_PER_TOKEN, Capability, Context, Expand, Result, Size
 from schemas import TOKEN_COLUMNS, Column, Schema
 from schemas.canonical import DEFAULT_UNNAMED, json_digest
 from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
 from schemas.errors import printable
-from schemas.rows.samples import REASONING, answered_with
+from schemas.manifest import Manifest
+from schemas.rows.samples import BESIDE, answered_with
 
 _PROMPT = ("prompt", "prompt_ids")
 
@@ -45,7 +48,7 @@ class Complete(Expand):
     sampling: Sampling = field(default_factory=Sampling)
     answered_with: tuple[str, ...] = field(default=TOKEN_COLUMNS, metadata=DEFAULT_UNNAMED)
     """What the generator gives of an answer besides its text: of `response_ids` and `logprobs` those that are not among
-    them may be null, and `reasoning` is a column where it is."""
+    them may be null, and `reasoning` and the columns of what a request took are there where they are."""
 
     @property
     def takes(self) -> Schema:
@@ -66,7 +69,7 @@ class Complete(Expand):
     def with_outputs(self, outputs: Mapping[str, tuple[str, ...]]) -> Complete:
         """A generator that says what it gives of an answer says it for all of them."""
         given = outputs.get("generator", ())
-        known = tuple(name for name in (*TOKEN_COLUMNS, REASONING.name) if name in given)
+        known = tuple(name for name in (*TOKEN_COLUMNS, *(column.name for column in BESIDE)) if name in given)
         return replace(self, answered_with=known) if given else self
 
     @property
@@ -89,8 +92,12 @@ class Complete(Expand):
         tokens = pc.sum(pc.list_value_length(good["response_ids"])).as_py() or 0
         samples = _joined(rows, good, self.drawn_by(self.ending(ctx), ctx), self.answered_with)
         failed = rows.take(bad["prompt_row"])
-        rejected = rejected_rows(failed, ["no-answer"] * len(failed), bad["sample_index"], bad["error"].to_pylist())
-        return Result(samples, rejected, {"response_tokens": tokens})
+        index = bad["sample_index"].cast(pa.float64())
+        rejected = set_aside(failed, "no-answer", index, words_of(bad["error"].to_pylist()))
+        return Result(samples, rejected, {"response_tokens": tokens, **taken(answers)})
+
+    def notes(self, made: Manifest) -> tuple[str, ...]:
+        return usage_notes(made)
 
     def ending(self, ctx: Context) -> Sampling:
         """How answers are drawn, with all texts that end one."""
@@ -127,24 +134,16 @@ def sample_id(prompt_id: str, drawn_by: str, index: int) -> str:
 def _joined(rows: pa.Table, answers: pa.Table, drawn_by: str, given: tuple[str, ...]) -> pa.Table:
     table = rows.take(answers["prompt_row"])
     pairs = zip(table["prompt_id"].to_pylist(), answers["sample_index"].to_pylist(), strict=True)
-    thought = [REASONING.name] if REASONING.name in given else []
-    new = {*ANSWERS.names, *thought, "sample_id"}
+    beside = [column.name for column in BESIDE if column.name in given]
+    new = {*ANSWERS.names, *beside, "sample_id"}
     table = table.drop_columns([name for name in table.column_names if name in new])
     ids = pa.array([sample_id(name, drawn_by, index) for name, index in pairs], pa.string())
     table = table.append_column("sample_id", ids)
-    for name in ("sample_index", "response", "response_ids", "logprobs", "finish_reason", *thought):
+    for name in ("sample_index", "response", "response_ids", "logprobs", "finish_reason", *beside):
         table = table.append_column(name, answers[name])
     return table
 
 
-def rejected_rows(rows: pa.Table, reasons: Sequence[str], index: pa.ChunkedArray, errors: Sequence[str]) -> pa.Table:
-    """`rows` as rejected ones: the sample index is what decided, the generator's words what it was held against."""
-    values = (
-        pa.array(reasons, pa.string()),
-        index.cast(pa.float64()),
-        pa.array([printable(text, 200) for text in errors], pa.string()),
-    )
-    rows = rows.drop_columns([c.name for c in REJECTION_COLUMNS if c.name in rows.column_names])
-    for column, array in zip(REJECTION_COLUMNS, values, strict=True):
-        rows = rows.append_column(column.name, array)
-    return rows
+def words_of(errors: Sequence[str]) -> pa.Array:
+    """What a rejected row was held against: the generator's words, as a person can read them."""
+    return pa.array([printable(text, 200) for text in errors], pa.string())

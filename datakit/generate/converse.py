@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from datakit.clients.protocols import Environment
 from datakit.clients.sampling import Sampling
+from datakit.columns.rejections import set_aside
 from datakit.conversing.talk import Talk, conversations
-from datakit.generate.complete import Complete, rejected_rows, seed_of
+from datakit.generate.complete import Complete, seed_of, words_of
 from datakit.op import Context, Result, Size
 from datakit.templating.following import following
 from datakit.templating.ops import renderer_of
@@ -23,6 +24,7 @@ from schemas.canonical import json_digest
 from schemas.errors import ConfigError
 from schemas.rows.rollouts import RESPONSE_MASK
 from schemas.rows.samples import SAMPLES
+from schemas.rows.usage import USAGE_NAMES
 from schemas.settings import at_least, bound_faults
 
 
@@ -83,6 +85,11 @@ class Converse(Complete):
             Column(self.reward, pa.float64(), "the sum of what the environment gave", finite=True),
         )
 
+    def with_outputs(self, outputs: Mapping[str, tuple[str, ...]]) -> Complete:
+        """What one request took says nothing of a conversation."""
+        given = {name: tuple(one for one in columns if one not in USAGE_NAMES) for name, columns in outputs.items()}
+        return super().with_outputs(given)
+
     def grown(self, given: Size) -> Size:
         one = super().grown(given)
         return Size(one.rows, given.bytes * self.sampling.samples_per_prompt + one.bytes * self.max_turns)
@@ -105,7 +112,8 @@ class Converse(Complete):
         good = pa.array([talk.fault is None for talk in talks], pa.bool_())
         made, failed = made.filter(good), drawn.rows.filter(pc.invert(good))
         reasons, details = zip(*(talk.fault for talk in talks if talk.fault), strict=True) if len(failed) else ([], [])
-        failed = rejected_rows(failed.select(rows.column_names), reasons, failed["sample_index"], details)
+        index = failed["sample_index"].cast(pa.float64())
+        failed = set_aside(failed.select(rows.column_names), pa.array(reasons, pa.string()), index, words_of(details))
         rejected = failed if drawn.rejected is None else pa.concat_tables([drawn.rejected, failed])
         counts = {"response_tokens": pc.sum(pc.list_flatten(made[RESPONSE_MASK.name])).as_py() or 0}
         return Result(made, rejected, {**counts, "turns": pc.sum(made["turns"]).as_py() or 0})

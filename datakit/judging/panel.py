@@ -12,12 +12,14 @@ import pyarrow as pa
 
 from datakit.clients.protocols import REPLIES, Judge
 from datakit.clients.sampling import Sampling
+from datakit.columns import usage
 from datakit.judging import asking, votes
 from datakit.judging.asking import Shown
 from datakit.judging.reading import NO_VERDICT, Read, read
 from datakit.judging.rubric import Rubric
 from schemas import MESSAGES, Column
 from schemas.errors import DataError, ServiceError
+from schemas.rows.usage import USAGE
 
 
 def columns_of(rubric: Rubric, names: Sequence[str], output: str) -> tuple[Column, ...]:
@@ -54,10 +56,17 @@ def judged(
     draws = [_number(seed, vote, *(one["content"] for one in asks)) for vote, asks in zip(votes_of, turns, strict=True)]
     schema = asking.answer_schema(rubric, len(names))
     replies = judge.judge(pa.array(turns, MESSAGES), sampling, np.array(draws, np.uint64), schema)
-    given = [(reply, read(rubric, len(names), reply, *why)) for reply, *why in _checked(replies, len(turns))]
+    checked = _checked(replies, len(turns))
+    given = [
+        (one["reply"], read(rubric, len(names), *(one[part] for part in ("reply", "finish_reason", "error"))))
+        for one in checked
+    ]
     places = np.cumsum([0, *map(len, asked)]).tolist()
-    per_row = [given[start:end] for start, end in itertools.pairwise(places)]
-    return [_row(rubric, names, questions, one) for questions, one in zip(asked, per_row, strict=True)]
+    of_row = [slice(start, end) for start, end in itertools.pairwise(places)]
+    return [
+        {**_row(rubric, names, questions, given[those]), **usage.of_row(checked[those])}
+        for questions, those in zip(asked, of_row, strict=True)
+    ]
 
 
 def _row(
@@ -83,15 +92,16 @@ def _number(seed: int, vote: int, *texts: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
-def _checked(replies: pa.Table, asked: int) -> list[tuple[str | None, str | None, str | None]]:
-    """Reply, finish reason and error of every question; `ServiceError` where that is not what came."""
+def _checked(replies: pa.Table, asked: int) -> list[dict[str, Any]]:
+    """`REPLIES`, and `USAGE` where it is given, of every question; `ServiceError` where that is not what came."""
     try:
-        replies = REPLIES.conform(replies, "the judge's reply")
+        given = (column for column in USAGE if column.name in replies.column_names)
+        replies = REPLIES.adding(*given).conform(replies, "the judge's reply")
     except DataError as fault:
         raise _bad(fault.what) from fault
     if replies.num_rows != asked:
         raise _bad(f"asked {asked} questions, got {replies.num_rows} replies")
-    return list(zip(*(replies[name].to_pylist() for name in ("reply", "finish_reason", "error")), strict=True))
+    return replies.to_pylist()
 
 
 def _bad(what: str) -> ServiceError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from datakit.clients.asking_label import AskingLabel
 from datakit.clients.protocols import Judge as JudgeClient
 from datakit.clients.protocols import no_client
 from datakit.clients.sampling import Sampling
+from datakit.columns import usage
 from datakit.judging import panel
 from datakit.judging.asking import shown
 from datakit.judging.reading import NO_VERDICT
@@ -22,6 +23,7 @@ from schemas import MESSAGES, Column, Schema
 from schemas.canonical import DEFAULT_UNNAMED
 from schemas.errors import ConfigError
 from schemas.manifest import Manifest
+from schemas.rows.usage import USAGE_NAMES
 from schemas.settings import parse
 
 
@@ -59,6 +61,8 @@ class Judge(AskingLabel):
     sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=512, greedy=True))
     output: str = "judge"
     criterion: str = field(default="criterion", metadata=DEFAULT_UNNAMED)
+    usage: bool = field(default=False, metadata=DEFAULT_UNNAMED)
+    """Whether what the judge's requests took stands in columns: `usage=true` of a server."""
 
     def __post_init__(self) -> None:
         fitting = {"score": 1, "attributes": 1, "pairwise": 2}.get(self.rubric.kind)
@@ -94,7 +98,12 @@ class Judge(AskingLabel):
 
     @property
     def adds(self) -> tuple[Column, ...]:
-        return panel.columns_of(self.rubric, self.columns, self.output)
+        took = usage.columns_of(self.output) if self.usage else ()
+        return (*panel.columns_of(self.rubric, self.columns, self.output), *took)
+
+    def with_outputs(self, outputs: Mapping[str, tuple[str, ...]]) -> Judge:
+        """A judge that says what its replies took says it in columns."""
+        return replace(self, usage=True) if {*USAGE_NAMES} <= {*outputs.get("judge", ())} else self
 
     def label(self, rows: pa.Table, ctx: Context) -> dict[str, pa.Array]:
         judge = ctx.resources["judge"]
@@ -112,7 +121,8 @@ class Judge(AskingLabel):
         """Replies without a verdict, by why, and all replies."""
         missing = {f"judge.{status}": pc.sum(rows[f"{self.output}_{status}"]).as_py() or 0 for status in NO_VERDICT}
         replies = pc.sum(pc.list_value_length(rows[f"{self.output}_replies"])).as_py() or 0
-        return {name: float(count) for name, count in (missing | {"judge.replies": replies}).items()}
+        took = usage.taken_about(rows, self.output) if self.usage else {}
+        return {name: float(count) for name, count in (missing | {"judge.replies": replies} | took).items()}
 
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """How many replies held no verdict, by why."""
@@ -120,4 +130,5 @@ class Judge(AskingLabel):
         missing = {status: int(counts.get(f"judge.{status}", 0)) for status in NO_VERDICT}
         words = ", ".join(f"{count:,} {status}" for status, count in missing.items() if count)
         of = int(counts.get("judge.replies", 0))
-        return (f"{sum(missing.values()):,} of {of:,} replies of the judge hold no verdict: {words}",) if words else ()
+        none = (f"{sum(missing.values()):,} of {of:,} replies of the judge hold no verdict: {words}",) if words else ()
+        return (*none, *usage.usage_notes(made))

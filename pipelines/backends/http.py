@@ -23,11 +23,13 @@ from pipelines.graph.placement import IDENTITY, parted
 from schemas import Schema
 from schemas.errors import ConfigError, printable
 from schemas.rows.samples import REASONING
+from schemas.rows.usage import USAGE_NAMES
 from schemas.store.storage import shown
 from schemas.tokenizer import folder_identity, read_folder
 
 if TYPE_CHECKING:
     from datakit.clients.http import Address, Asking
+    from datakit.clients.http.usage import Meter
 
 _INSIDE = ("inside", "gpus", "workers", "threads", "precision")
 """Of a placement: what a model elsewhere has no say in."""
@@ -44,7 +46,8 @@ class Served(Placement):
     with a `+` between them. `key` is the name of the environment variable that holds a key (or, with `_FILE` behind it,
     the place of a file that does); `revision` the user's own word for which weights are served; `timeout`, `connect`
     and `first_byte` are seconds of one request; `patience` is how long a server may turn every request away;
-    `determinism` whether the same request gives the same answer: always (`exact`), in the same batch, or not.
+    `determinism` whether the same request gives the same answer: always (`exact`), in the same batch, or not. With
+    `usage`, rows say what their requests took, in columns; `prices` is a file with what a million tokens cost.
     """
 
     inside: bool = False
@@ -57,6 +60,8 @@ class Served(Placement):
     tokenizer: str = ""
     separately: bool = False
     determinism: Determinism = "none"
+    usage: bool = False
+    prices: str = ""
     outputs: str = field(default="reward", metadata=IDENTITY)
     reward: Literal["classify", "pooling", "reward"] = field(default="classify", metadata=IDENTITY)
     api: Literal["", "chat", "completions", "generate"] = field(default="", metadata=IDENTITY)
@@ -112,8 +117,12 @@ class Http(Backend):
         )
 
     def settled(self, node: Node) -> Node:
-        """Of a node with a tokenizer: its identity, its template, and where it lies."""
-        folder = _asked(node).tokenizer
+        """Of a node with a tokenizer: its identity, its template, where it lies; prices have to be there."""
+        from datakit.clients.http.address import Address
+
+        asked = _asked(node)
+        _meter(Address.of(parted(node.url)[0]), asked)
+        folder = asked.tokenizer
         if not folder:
             return node
         assert isinstance(node, ExternalModel), node
@@ -134,11 +143,12 @@ class Http(Backend):
         )
 
     def outputs(self, node: Node, role: Role) -> tuple[str, ...]:
-        thinks = role == "generator" and _asked(node).chosen_api == "chat"
+        asked = _asked(node)
         if role == "scorer":
-            asked = _asked(node)
             return () if asked.reward == "reward" else tuple(asked.outputs.split("+"))
-        return (*super().outputs(node, role), *((REASONING.name,) if thinks else ()))
+        thinks = role == "generator" and asked.chosen_api == "chat"
+        measured = USAGE_NAMES if asked.usage and role in ("generator", "judge") else ()
+        return (*super().outputs(node, role), *((REASONING.name,) if thinks else ()), *measured)
 
     def takes(self, node: Node, role: Role, rows: Schema) -> Schema:
         if role == "scorer":
@@ -154,15 +164,16 @@ class Http(Backend):
         from datakit.tokenizers.tokenizer import Tokenizer
 
         assert isinstance(placement, Served), placement
-        asking = _opened(Address.of(parted(url)[0]), placement)
+        address = Address.of(parted(url)[0])
+        asking, meter = _opened(address, placement), _meter(address, placement)
         if role == "judge":
-            return HttpJudge(asking)
+            return HttpJudge(asking, meter=meter)
         if role == "scorer":
             return HttpScorer(asking, takes, placement.reward, tuple(placement.outputs.split("+")))
         if role == "model":
             return HttpTokenModel(asking)
         tokenizer = Tokenizer.of_folder(placement.tokenizer) if placement.tokenizer else None
-        return HttpGenerator(asking, placement.chosen_api, tokenizer, placement.separately)
+        return HttpGenerator(asking, placement.chosen_api, tokenizer, placement.separately, meter)
 
     def health(self, node: Node) -> None:
         """The servers are there, serve the model, and answer as they did first (`datakit.clients.http.probes`)."""
@@ -240,6 +251,14 @@ def _opened(address: Address, placement: Served) -> Asking:
     from datakit.clients.http.address import Key
 
     return Asking.opened(address, Key.named(placement.key), _limits(placement), _served(address, placement))
+
+
+def _meter(address: Address, placement: Served) -> Meter:
+    """What is written down of requests: seconds for those who ask, unless the same bytes are promised of every run."""
+    from datakit.clients.http.usage import Meter, Price
+
+    price = Price.of(address.model, placement.prices) if placement.prices else None
+    return Meter(price, timed=placement.usage and placement.determinism != "exact")
 
 
 def _limits(placement: Served) -> Limits:

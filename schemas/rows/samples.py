@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from schemas.rows.conversation import IDS
 from schemas.rows.prompts import PROMPTS
+from schemas.rows.usage import USAGE
 from schemas.schema import Column
 
 CUT = "length"
@@ -37,16 +38,20 @@ TOKEN_COLUMNS = ("response_ids", "logprobs")
 
 REASONING = Column("reasoning", pa.string(), "what the model thought before its answer; null: nothing", nullable=True)
 
+BESIDE = (REASONING, *USAGE)
+"""What a generator may give besides an answer."""
+
 SAMPLES = PROMPTS.adding(*SAMPLE_COLUMNS).renamed("samples", version=2, key=("sample_id",))
 
 
 def answered_with(*given: str) -> tuple[int, tuple[Column, ...]]:
     """The version of `SAMPLES`, and its `SAMPLE_COLUMNS`, of a model that gives these of its answers: those of
-    `TOKEN_COLUMNS` that are not among them may be null (version 3), and `reasoning` stands behind them where it is.
+    `TOKEN_COLUMNS` that are not among them may be null (version 3); `reasoning`, and what the request took (`USAGE`),
+    stand behind them where they are.
     """
     columns = tuple(
         replace(column, nullable=True) if column.name in TOKEN_COLUMNS and column.name not in given else column
         for column in SAMPLE_COLUMNS
     )
     whole = all(name in given for name in TOKEN_COLUMNS)
-    return SAMPLES.version if whole else 3, columns + ((REASONING,) if REASONING.name in given else ())
+    return SAMPLES.version if whole else 3, columns + tuple(one for one in BESIDE if one.name in given)

@@ -22,6 +22,7 @@ from pipelines.runtime.workers import workers_of
 from pipelines.stages.ask import ask
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, IntegrityError, ServiceError
+from schemas.rows.usage import USAGE_NAMES
 from schemas.tokenizer import folder_identity
 from tests.model_server import ModelServer, Raw, http
 from tests.trainers.weights import tiny
@@ -77,7 +78,10 @@ def test_a_server_answers_a_file_of_prompts_from_the_command_line(tmp_path: Path
 
     secret = "sk-planted-9876543210"
     with ModelServer(key=secret, faults=odd) as server:
-        asked = ("Generate", "--model", f"{server.reference},key=MY_KEY", "--prompts", "prompts.jsonl")
+        prices = tmp_path / "prices.json"
+        prices.write_text('{"m": {"prompt": 100, "completion": 200}}')
+        reference = f"{server.reference},key=MY_KEY,usage=true,prices={prices}"
+        asked = ("Generate", "--model", reference, "--prompts", "prompts.jsonl")
         asked += ("--samples-per-prompt", "2")
         done = luigi(tmp_path, *asked, module="pipelines", MY_KEY=secret)
         assert done.returncode == 0, done.stderr
@@ -87,8 +91,25 @@ def test_a_server_answers_a_file_of_prompts_from_the_command_line(tmp_path: Path
     rejected = samples.read_rejected()
     assert samples.num_rows == 4 and rejected["threshold"].to_pylist() == ["400: not two"] * 2
     assert pc.count_distinct(samples.read()["response"]).as_py() == 4
+    assert samples.read()["cost"].to_pylist() == [pytest.approx((3 * 100 + 10 * 200) / 1e6 / 2)] * 4
+    assert "note: servers answered 3 requests, 6 tokens of prompts, 20 tokens of answers, cost 0.0046" in done.stderr
+    assert "1 without a count of tokens" in done.stderr
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert secret.encode() not in written and secret not in done.stdout + done.stderr + none.stderr
+
+
+def test_usage_is_in_the_key_because_it_adds_columns_and_prices_are_not(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('{"m": {"prompt": 1, "completion": 2}}')
+    op, rows = Complete(), plan.table("rows", Reversal(rows=3, output="demonstrations"))
+    plain, priced, shown = (
+        ask(plan, "answers", op, rows, model_at(plan, f"http://a/v1#m{settings}", "generator"))
+        for settings in ("", f",prices={tmp_path}/p.json", f",prices={tmp_path}/p.json,usage=true")
+    )
+    assert plain.task_key == priced.task_key != shown.task_key
+    assert [*USAGE_NAMES] == [name for name in shown.schema.names if name not in plain.schema]
+    with pytest.raises(ConfigError, match="other is not among m") as fault:
+        model_at(plan, f"http://a/v1#other,prices={tmp_path}/p.json", "generator")
+    assert fault.value.slug == "no-price"
 
 
 def test_a_server_that_answers_otherwise_than_before_stops_the_run_before_it_begins(tmp_path: Path) -> None:
@@ -127,5 +148,5 @@ def test_a_server_that_answers_otherwise_than_before_stops_the_run_before_it_beg
 def test_whatever_a_placement_of_servers_has_stands_behind_a_reference() -> None:
     """All of its own fields and two of those that every placement has; its bounds are the client's own."""
     own = {one.name for one in fields(Served)} - {one.name for one in fields(Placement)}
-    assert {*Http.settings} == own | {"concurrency", "timeout"} and len(Http.settings) == 13
+    assert {*Http.settings} == own | {"concurrency", "timeout"} and len(Http.settings) == 15
     assert (Served().concurrency, Served().timeout, Served().patience) == (64, 600.0, 300.0)

@@ -25,6 +25,7 @@ from pipelines.report.figures import Change, Figure, FigureTable
 from pipelines.report.html import PAGE, charts, page
 from pipelines.report.html.ancestry import ancestry
 from pipelines.report.html.answers import answers
+from pipelines.report.html.asked import asked
 from pipelines.report.html.blocks import Grid, Section
 from pipelines.report.html.curves import _read, _thinned, curves
 from pipelines.report.html.drift import drift
@@ -37,7 +38,7 @@ from pipelines.report.html.rewards import rewards
 from pipelines.report.renderer import Report
 from pipelines.report.table import changes
 from quiver import console
-from schemas import REPORTS, Dataset
+from schemas import REPORTS, SAMPLES, Dataset
 from schemas.errors import ConflictError, DataError
 from tests.datakit.catalog.workspaces import REWARDED, WHY, Maker, rewarded, samples
 from tests.pipelines.pages import Page
@@ -192,6 +193,38 @@ def test_charts_are_drawn_where_something_draws_them(root: Path, monkeypatch: py
     drawn = Page.read(place)
     assert len(drawn.all("svg")) == 6 and "No charts" not in drawn.text
     assert all(one["aria-label"] for one in drawn.all("div") if one.get("role") == "img")
+
+
+def test_what_servers_were_asked_stands_in_the_page(root: Path) -> None:
+    make, rows = Maker(root), samples(2)
+    known = {
+        "requests": 4.0,
+        "prompt_tokens": 1200.0,
+        "completion_tokens": 80.0,
+        "cost": 0.25,
+        "seconds": 6.0,
+        "timed": 4.0,
+    }
+    for name, counts in (
+        ("a-00000001", known),
+        ("b-00000002", {"requests": 1.0, "uncounted": 1.0}),
+        ("c-00000003", {}),
+    ):
+        given = {f"server.{one}": count for one, count in counts.items()} | {"other": 1.0}
+        make(f"rest/x/{name}", SAMPLES, rows, op="generate.complete", counts=given)
+    for _ in range(2):  # the second time of what is kept of manifests
+        with workspace_process(str(root)) as process:
+            places = tuple(f"rest/x/{name}" for name in ("a-00000001", "b-00000002", "c-00000003"))
+            run = ReportedRun(read_workspace(str(root)), RunRecord(task="x", results=places, environment={}), process)
+            section = asked(run)
+        assert section is not None and section.lead == (
+            "Servers answered 5 requests, 1,200 tokens of prompts, 80 tokens of answers, cost 0.25, 1.5 s a request, "
+            "1 without a count of tokens."
+        )
+        [grid] = section.blocks
+        assert isinstance(grid, Grid) and list(grid.rows) == [
+            ("a", "4", "1,200", "80", "0.25", "1.5"), ("b", "1", "-", "-", "-", "-"),
+        ]  # fmt: skip
 
 
 def test_a_small_change_of_a_share_looks_small() -> None:

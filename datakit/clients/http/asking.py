@@ -192,7 +192,8 @@ class Loop:
         server.pace.answered()
         if 200 <= reply.status < 300:
             try:
-                return read(reply)
+                answer = read(reply)
+                return {**answer, "seconds": reply.seconds} if isinstance(answer, dict) else answer
             except (Refused, Unanswered, QuiverError):
                 raise
             except Exception as fault:  # a list of what hostile numbers and names do would be one too short

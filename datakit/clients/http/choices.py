@@ -1,7 +1,8 @@
 """The choices of a reply, one an answer: what completions and chat have in common, and what is believed of it.
 
-A reply's answers are plain JSON, as the journal keeps it: `{"choices": {"0": {...}}, "prompt_tokens": 7}`. A choice has
-`text`, and where the server gave them `ids`, `logprobs` and `reasoning`; or an `error`, which says why it is none.
+A reply's answers are plain JSON, as the journal keeps it: `{"choices": {"0": {...}}, "prompt_tokens": 7}`, and what
+`used` takes of the reply besides. A choice has `text`, and where the server gave them `ids`, `logprobs` and
+`reasoning`; or an `error`, which says why it is none.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from datakit.clients.http.exchange import Refused, Unanswered
+from datakit.clients.http.usage import used
 from schemas.errors import printable
 
 _WORDS = 80
-_LONGEST_NAME = 512
 _MOST_IDS = 1 << 31
 FINISHES = {"stop": "stop", "length": "length", "eos": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 """What servers call the end of an answer, and what it is called here; what is not among them stays as it is."""
@@ -43,16 +44,7 @@ def choices_of(reply: Any, count: int, read: Callable[[Mapping[str, Any]], dict[
                 made[str(number)] = read(one)
             except Refused as fault:
                 made[str(number)] = {"error": str(fault)}
-    usage = reply.get("usage")
-    tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-    counted = {"prompt_tokens": tokens} if isinstance(tokens, int) and 0 <= tokens < _MOST_IDS else {}
-    return {"choices": made, **counted, **named(reply)}
-
-
-def named(reply: Mapping[str, Any]) -> dict[str, str]:
-    """What the server says which model answered; nothing where it does not."""
-    name = reply.get("model")
-    return {"model": name} if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME else {}
+    return {"choices": made, **used(reply)}
 
 
 def _number(choice: Mapping[str, Any], place: int) -> int:

@@ -15,9 +15,11 @@ from datakit.clients.http.choices import cut_at
 from datakit.clients.http.client import HttpClient
 from datakit.clients.http.exchange import Reply, Request
 from datakit.clients.http.seeds import base_seed
+from datakit.clients.http.usage import COUNTED, Meter
 from datakit.clients.protocols import ANSWERS
 from datakit.clients.sampling import Sampling
 from schemas.rows.samples import REASONING
+from schemas.rows.usage import USAGE
 
 if TYPE_CHECKING:
     from datakit.tokenizers.tokenizer import Tokenizer
@@ -36,20 +38,24 @@ class HttpGenerator(HttpClient):
     api: Api = "chat"
     tokenizer: Tokenizer | None = None
     separately: bool = False
+    meter: Meter = COUNTED
 
     def generate(self, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
-        """Answers (`ANSWERS`) to `rows`, all that each was asked for, or an `error` in the place of one."""
+        """Answers (`ANSWERS`) to `rows`, all that each was asked for, or an `error` in the place of one; beside them
+        what each request took (`USAGE`).
+        """
         each, part = sampling.samples_per_prompt, 1 if self.separately else sampling.samples_per_prompt
         asked = [(row, first) for row in range(rows.num_rows) for first in range(0, each, part)]
         form = self._requests(rows, sampling)
         requests = [form(row, base_seed(int(seeds[row])) + first, part) for row, first in asked]
         replies = self.asking.all(requests, lambda reply: self._read(reply, part, sampling.stop))
         made = [
-            {"prompt_row": row, "sample_index": first + number, **self._row(reply, number, sampling.stop)}
+            {"prompt_row": row, "sample_index": first + number, **self._row(reply, number, sampling.stop), **took}
             for (row, first), reply in zip(asked, replies, strict=True)
+            for took in (self.meter.row(reply, part),)
             for number in range(part)
         ]
-        schema = ANSWERS.adding(REASONING) if self.api == "chat" else ANSWERS
+        schema = ANSWERS.adding(*((REASONING,) if self.api == "chat" else ()), *USAGE)
         arrays = [pa.array([one.get(column.name) for one in made], column.type) for column in schema.columns]
         return pa.Table.from_arrays(arrays, schema=schema.arrow)
 

@@ -13,8 +13,10 @@ import pyarrow as pa
 from datakit.clients.http import chat
 from datakit.clients.http.client import HttpClient
 from datakit.clients.http.seeds import base_seed
+from datakit.clients.http.usage import COUNTED, Meter
 from datakit.clients.protocols import REPLIES
 from datakit.clients.sampling import Sampling
+from schemas.rows.usage import USAGE
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class HttpJudge(HttpClient):
     """Asks the model at the address of `asking`; `structured`: the server can be held to a JSON schema."""
 
     structured: bool = True
+    meter: Meter = COUNTED
 
     def judge(
         self,
@@ -30,7 +33,7 @@ class HttpJudge(HttpClient):
         seeds: npt.NDArray[np.uint64],
         answer_schema: Mapping[str, Any] | None = None,
     ) -> pa.Table:
-        """One reply (`REPLIES`) to each conversation."""
+        """One reply (`REPLIES`) to each conversation, with what it took (`USAGE`)."""
         requests = [
             chat.request(
                 self.asking.address.model, messages, sampling, base_seed(seed),
@@ -39,9 +42,10 @@ class HttpJudge(HttpClient):
             for messages, seed in zip(conversations.to_pylist(), seeds.tolist(), strict=True)
         ]  # fmt: skip
         made = self.asking.all(requests, lambda reply: chat.read(reply, 1, sampling.stop))
-        rows = [_row(one) for one in made]
-        arrays = [pa.array([row.get(column.name) for row in rows], column.type) for column in REPLIES.columns]
-        return pa.Table.from_arrays(arrays, schema=REPLIES.arrow)
+        rows = [{**_row(one), **self.meter.row(one, 1)} for one in made]
+        schema = REPLIES.adding(*USAGE)
+        arrays = [pa.array([row.get(column.name) for row in rows], column.type) for column in schema.columns]
+        return pa.Table.from_arrays(arrays, schema=schema.arrow)
 
 
 def _row(answer: Mapping[str, Any]) -> dict[str, Any]:

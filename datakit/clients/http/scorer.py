@@ -17,9 +17,9 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from datakit.clients.http import chat
-from datakit.clients.http.choices import named
 from datakit.clients.http.client import HttpClient
 from datakit.clients.http.exchange import Refused, Reply, Request
+from datakit.clients.http.usage import used
 from datakit.clients.sampling import Sampling
 from schemas import Schema
 from schemas.errors import printable
@@ -60,7 +60,7 @@ class HttpScorer(HttpClient):
         if not isinstance(whole, dict):
             raise Refused(f"the reply has no numbers: {printable(whole, 80)}")
         numbers = _of_chat(whole) if self.api == "reward" else self._of_head(whole)
-        return {"numbers": numbers, **named(whole)}
+        return {"numbers": numbers, **used(whole)}
 
     def _of_head(self, whole: Mapping[str, Any]) -> dict[str, float]:
         listed = whole.get("data")

@@ -19,6 +19,7 @@ from datakit.catalog.workspace import read_workspace
 from pipelines.report.html import charts, outcome
 from pipelines.report.html.ancestry import ancestry
 from pipelines.report.html.answers import answers
+from pipelines.report.html.asked import asked
 from pipelines.report.html.blocks import Section
 from pipelines.report.html.curves import curves
 from pipelines.report.html.drift import drift
@@ -46,7 +47,7 @@ _CELL = 4000
 
 _Part = Callable[[ReportedRun], Section | None]
 _PARTS: Sequence[_Part] = (rewards, funnel, drift, signs, curves)
-_LAST_PARTS: Sequence[_Part] = (ancestry, settings, timings, environment)
+_LAST_PARTS: Sequence[_Part] = (asked, ancestry, settings, timings, environment)
 
 
 def render(report: Report) -> str:

@@ -38,6 +38,7 @@ class Maker:
         params: Mapping[str, Any] | None = None,
         rejected: pa.Table | None = None,
         facts: Mapping[str, Any] | None = None,
+        counts: Mapping[str, float] | None = None,
     ) -> Dataset:
         self.clock += 1
         shards = [rows] if isinstance(rows, pa.Table) else rows
@@ -62,6 +63,7 @@ class Maker:
                 parents=[one.as_parent(str(number)) for number, one in enumerate(parents)],
                 task_key=f"{place}".encode().hex().ljust(64, "0")[-64:],
                 facts=facts,
+                stats={"counts": dict(counts)} if counts else None,
                 runtime_info={"created": f"2026-11-28T07:00:{self.clock:02d}+00:00", "seconds": 0.5},
             )
 

@@ -11,6 +11,7 @@ from datakit.clients.http import Address, Asking, HttpJudge, Limits
 from datakit.clients.http.address import Key
 from schemas.errors import ConfigError, ServiceError
 from schemas.rows.conversation import MESSAGES
+from schemas.rows.usage import USAGE_NAMES
 from tests.model_server import ModelServer, Raw, drawn, http
 
 SAMPLING = Sampling(max_new_tokens=16)
@@ -39,7 +40,7 @@ def test_every_conversation_has_its_reply_in_its_place() -> None:
         replies = asked(server, *texts)
         schema = {"type": "object"}
         asked(server, "one", answer_schema=schema)
-    assert replies.schema.names == list(REPLIES.names) and replies["error"].null_count == 40
+    assert replies.schema.names == [*REPLIES.names, *USAGE_NAMES] and replies["error"].null_count == 40
     expected = [f"{drawn(text, (number + 1) << 20)} {text}" for number, text in enumerate(texts)]
     assert replies["reply"].to_pylist() == expected and set(replies["finish_reason"].to_pylist()) == {"stop"}
     assert server.most_under_way > 8 and max(server.asked.values()) == 1
