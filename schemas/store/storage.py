@@ -28,7 +28,8 @@ MAY_MISS = frozenset({"read", "look at", "remove", "create"})
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
 _BARE_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]+):")
 _CREDENTIALS = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*://[^/@\s]*@")
-_USERINFO = re.compile(r"://[^/\s]*@")
+_USERINFO = re.compile(r"://(?:[^/\s]*@|[^/\s:@]*:(?!\d{1,5}[/?#,+])\S*@)")
+"""What stands before a host; a password may hold a / that nobody escaped, what begins with a port is none."""
 _WORD = re.compile(r"\S+")
 _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.][A-Za-z0-9._=+\-]*")
 _SLUGS = {

@@ -79,6 +79,9 @@ def test_plain_names_are_fine(name: str) -> None:
 
 
 def test_messages_hold_no_credentials_and_no_control_characters() -> None:
+    assert shown("http://user:a/b+c=@127.0.0.1:1/v1#m") == "http://127.0.0.1:1/v1#m"
+    for address in ("http://h:8000/v1#m@2", "s3://bucket/rows@v2/x", "http://h:80,key=K"):
+        assert shown(address) == address
     text = shown("s3://key:secret@b/d?X-Amz-Signature=abc and https://u:p@h/x?token=1 \x1b[2J\u202e")
     for secret in ("secret", "abc", "token", "u:p", "\x1b", "\u202e"):
         assert secret not in text

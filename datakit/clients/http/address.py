@@ -6,12 +6,15 @@ variable `OPENAI_API_KEY_FILE` names. It is read where the model is opened, and 
 
 from __future__ import annotations
 
+import functools
+import html
+import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 from schemas.errors import ConfigError, printable
 from schemas.store.storage import shown
@@ -19,8 +22,9 @@ from schemas.store.storage import shown
 _BETWEEN = re.compile(r"\+(?=https?://)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_KEY = 1 << 14
-_LEAST_KEY = 4
-"""Characters of a key that is cut out of texts: a shorter one stands in too many of them."""
+_LEAST_KEY, _LEAST_IN_DATA = 4, 16
+"""Characters of a key that is cut out of words, and out of whole replies: a shorter one stands in too many of them."""
+_CUT = "[key]"
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,8 @@ def _fault(base: str) -> str:
     try:
         parts = urlsplit(base)
         _ = parts.port
-    except ValueError as error:
-        return printable(error)
+    except ValueError:
+        return "no address of a server, or no port that can be one"  # the library's words quote what may be a password
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return "no address of a server"
     if parts.username is not None or parts.password is not None:
@@ -116,8 +120,24 @@ class Key:
         return {"Authorization": f"Bearer {self._text}"} if self._text else {}
 
     def cut_from(self, text: str) -> str:
-        """What a server said, with the key, wherever it stands there, as `[key]`."""
-        return text.replace(self._text, "[key]") if len(self._text) >= _LEAST_KEY else text
+        """What a server said, with the key, wherever it stands there and however it is escaped, as `[key]`."""
+        for form in self._forms if len(self._text) >= _LEAST_KEY else ():
+            text = text.replace(form, _CUT)
+        return text
+
+    def cut_from_data(self, data: bytes) -> bytes:
+        """A whole reply likewise, before anybody reads or shortens it; a short key may be a word of any answer."""
+        for form in self._forms if len(self._text) >= _LEAST_IN_DATA else ():
+            data = data.replace(form.encode(), _CUT.encode())
+        return data
+
+    @functools.cached_property
+    def _forms(self) -> tuple[str, ...]:
+        """The key as it stands in JSON, in addresses and in HTML; the longest first."""
+        text = self._text
+        in_json = json.dumps(text)[1:-1]
+        forms = {text, in_json, in_json.replace("/", "\\/"), quote(text), quote(text, safe=""), quote_plus(text)}
+        return tuple(sorted({*forms, html.escape(text), html.escape(text, quote=False)}, key=len, reverse=True))
 
     def __repr__(self) -> str:
         return "Key(...)" if self._text else "Key()"

@@ -1,12 +1,14 @@
 """One server: a request out, a bounded reply in, within three time-outs.
 
 No redirect is followed, no proxy and no `.netrc` of the environment is used, no cookie is kept. A reply is read as
-far as it may be long, decompressed piece by piece within the same bound.
+far as it may be long, decompressed piece by piece within the same bound; a key that it sends back is cut out before
+anybody reads it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import zlib
 from collections.abc import AsyncIterator
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 _AGENT = "quiver"
 _PLAIN, _ZIPPED = ("", "identity"), ("gzip", "deflate", "x-gzip")
 _EITHER_WINDOW = 32 + zlib.MAX_WBITS
+_LOGGERS = ("httpx2", "httpcore2")
+"""What logs, at its most talkative, the headers that a server sends: with the key, where it sends that back."""
 
 
 class Server:
@@ -35,6 +39,8 @@ class Server:
             import httpx2
         except ImportError as fault:
             raise missing_library("a model over HTTP", "httpx2", "http", kept="nothing was started") from fault
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
         self.base, self.key, self.limits = base, key, limits
         self.pace = Pace(limits.concurrency)
         self.down_until = 0.0
@@ -68,7 +74,7 @@ class Server:
         except self._errors.TimeoutException as fault:
             raise Unanswered(f"nothing came for {time.monotonic() - started:.3g} s", slow=True) from fault
         except (self._errors.TransportError, OSError) as fault:
-            raise Unanswered(f"{type(fault).__name__}: {printable(fault, 120)}") from fault
+            raise Unanswered(f"{type(fault).__name__}: {printable(self.key.cut_from(str(fault)), 120)}") from fault
 
     async def _exchange(self, request: httpx2.Request, asked: Request) -> Reply:
         started = time.monotonic()
@@ -76,13 +82,12 @@ class Server:
         try:
             coding = response.headers.get("content-encoding", "").strip().lower()
             most = max(asked.answer_bytes, self.limits.answer_bytes)
-            data = await _bounded(response.aiter_raw(), coding, most)
+            data = self.key.cut_from_data(await _bounded(response.aiter_raw(), coding, most))
         finally:
             await response.aclose()
         self._client.cookies.clear()
-        return Reply(
-            response.status_code, dict(response.headers), data, round(time.monotonic() - started, 6), self.base
-        )
+        headers = {name: self.key.cut_from(value) for name, value in response.headers.items()}
+        return Reply(response.status_code, headers, data, round(time.monotonic() - started, 6), self.base)
 
     async def close(self) -> None:
         """Close the connections that are kept open for more requests."""

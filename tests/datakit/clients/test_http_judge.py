@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import json
+import logging
+from urllib.parse import quote
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -80,6 +85,45 @@ def test_a_key_is_sent_and_said_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_pat
         with pytest.raises(ServiceError, match="refuses every request") as fault:
             asked(server, "one", key=secret)
     assert secret not in fault.value.render() and "[key]" in fault.value.found
+
+
+@pytest.mark.parametrize("key", ["sk-planted-0123456789", 'aA/+="&<\\\\0123456789', "sk/planted+key==0123"])
+def test_a_key_that_a_server_sends_back_is_cut_out_however_it_is_written(
+    key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    forms = [
+        key,
+        json.dumps(key)[1:-1],
+        json.dumps(key)[1:-1].replace("/", "\\/"),
+        quote(key, safe=""),
+        html.escape(key),
+    ]
+
+    def echo(server: ModelServer, body: dict, answer: dict) -> Raw | None:
+        text = body["messages"][-1]["content"]
+        answer["choices"][0]["message"]["content"] = f"you sent {key}"
+        answer["system_fingerprint"] = key
+        headers = {"X-Echo": f"Bearer {key}"}
+        if text.isdecimal():
+            return Raw(http(422, b"x" * 150 + forms[int(text)].encode(), headers))
+        if text == "redirect":
+            return Raw(http(307, b"", {"Location": f"http://elsewhere/?key={quote(key, safe='')}"}))
+        return Raw(http(200, json.dumps(answer).encode(), headers))
+
+    with caplog.at_level(logging.DEBUG), ModelServer(key=key, faults=echo) as server:
+        made = asked(server, "answer", *map(str, range(len(forms))), key=key)
+        assert server.asked.total() == 1 + len(forms)
+        with pytest.raises(ServiceError, match="sends to another address") as fault:
+            asked(server, "redirect", key=key)
+    seen = str(made.to_pylist()) + fault.value.render() + caplog.text
+    assert made["reply"][0].as_py() == "you sent [key]" and made["server"][0].as_py() == "m [key]"
+    half = len(key) // 2
+    assert not [form for form in (*forms, key[:half], repr(key)) if form in seen]
+
+
+def test_a_short_key_stays_in_answers_of_which_it_may_be_a_word() -> None:
+    assert Key("choice").cut_from_data(b'{"choices": 1}') == b'{"choices": 1}'
+    assert Key("choice").cut_from("no choice") == "no [key]" and Key().cut_from_data(b"") == b""
 
 
 def test_an_address_holds_no_secret_and_names_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
