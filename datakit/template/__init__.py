@@ -5,6 +5,7 @@ from __future__ import annotations
 from datakit.template.chat import Chat as Chat
 from datakit.template.chat import turn_end_of as turn_end_of
 from datakit.template.condition import Condition as Condition
+from datakit.template.few_shot import FewShot as FewShot
 from datakit.template.fit import Fit as Fit
 from datakit.template.image_prompt import ImagePrompt as ImagePrompt
 from datakit.template.labelled import LabelledChat as LabelledChat

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import luigi
 
 from datakit.clients import Sampling
 from pipelines.cli import invocation
+from pipelines.cli.parameters import Whole
 from pipelines.cli.references import model_parameter
 from pipelines.cli.unread import refuse_unread
 from pipelines.commands.files import ReadsFiles
@@ -24,7 +26,8 @@ from pipelines.report.figures import Figure, FigureTable, metrics
 from pipelines.report.table import text
 from pipelines.runtime import settings
 from pipelines.stages.ask import Reading
-from pipelines.suites.suite import Given, Measured, Suite
+from pipelines.suites.registry import suites
+from pipelines.suites.suite import Examples, Given, Measured, Suite
 from schemas.errors import ConfigError
 
 _METRIC = re.compile(r"(?P<name>[^\[\]]+?)(?P<end>\.low|\.high|\.rows)?(?:\[(?P<slice>.*)\])?", re.DOTALL)
@@ -44,6 +47,15 @@ class Suited(Sampled, BoundedAnswers, ReadsFiles):
     suite = luigi.Parameter(default="", description="benchmark, or several, divided by commas: quiver suites")
     data = luigi.Parameter(default="", description="file or dataset folder of each suite's rows, divided by commas")
     judge = model_parameter("who compares answers with a baseline's (suite win_rate)", "judge")
+    few_shot = Whole(least=0, default=0, description="examples with answers before each question of a suite")
+    examples = luigi.Parameter(
+        default="", description="file or dataset folder of each suite's examples, divided by commas; empty: of --data"
+    )
+    few_shot_choice = luigi.ChoiceParameter(
+        choices=("seeded", "first"),
+        default="seeded",
+        description="other examples for every question, or the file's first",
+    )
     reward_model: str
     """The flag of the command that suits may read instead of `--judge`."""
 
@@ -54,20 +66,20 @@ class Suited(Sampled, BoundedAnswers, ReadsFiles):
         """The figures of every one of the `chosen` suites, asked of the `model` that it is for; `ConfigError` where
         there are not as many files as suites.
         """
-        files = places_in(self.data)
-        if len(files) != len(chosen):
-            raise ConfigError(
-                "missing-parameter" if not files else "bad-setting",
-                f"{len(chosen)} suites read {len(files)} files",
-                expected="a file or dataset folder for each suite, in their order, divided by commas",
-                found=self.data, kept="nothing was started",
-                next=invocation.completed("--data FILE") if not files else f"--data {','.join(['FILE'] * len(chosen))}",
-            )  # fmt: skip
+        files = _one_each(chosen, self.data, "--data")
+        shown = _one_each(chosen, self.examples, "--examples") if self.examples else files
+        self._check_examples(chosen)
         self.measured = {}
-        for suite, file in zip(chosen, files, strict=True):
+        for suite, file, examples in zip(chosen, files, shown, strict=True):
             asked = model(suite)
             label = f"{prefix}/{suite.name}/{stem(parted(asked)[0])}"
-            self.measured[suite.name] = suite, suite.measured(plan, self._given(plan, suite, file, asked, label))
+            given = self._given(plan, suite, file, asked, label)
+            if self.few_shot:
+                rows = self._rows(plan, suite, examples)[0]
+                choose: Any = self.few_shot_choice
+                few = Examples(count=self.few_shot, choose=choose, examples=rows)
+                given = replace(given, few_shot=few)
+            self.measured[suite.name] = suite, suite.measured(plan, given)
         return [measured.figures for _, measured in self.measured.values()]
 
     def unsuited(self) -> None:
@@ -79,8 +91,27 @@ class Suited(Sampled, BoundedAnswers, ReadsFiles):
             "--temperature": self.temperature != 1,
             "--top-k": self.top_k != 0,
             "--top-p": self.top_p != 1,
+            "--few-shot": self.few_shot != 0,
+            "--examples": self.examples != "",
+            "--few-shot-choice": self.few_shot_choice != "seeded",
         }
         refuse_unread(idle, "--suite alone reads that; --prompts are answered once, at temperature 1")
+
+    def _check_examples(self, chosen: Sequence[Suite]) -> None:
+        """`ConfigError` for examples of a suite that shows none, and for flags about them where none is asked for."""
+        if not self.few_shot:
+            idle = {"--examples": self.examples != "", "--few-shot-choice": self.few_shot_choice != "seeded"}
+            refuse_unread(idle, "no examples are asked for: --few-shot says how many stand before a question")
+        without = [suite.name for suite in chosen if not suite.shows]
+        if self.few_shot and without:
+            raise ConfigError(
+                "bad-setting",
+                f"--few-shot: suite {without[0]} shows no examples",
+                expected=f"suites of {', '.join(name for name, suite in suites().items() if suite.shows)}",
+                found=", ".join(without),
+                kept="nothing was started",
+                next=invocation.without("--few-shot", "--examples", "--few-shot-choice"),
+            )
 
     def without_suites(self, **given: object) -> None:
         """`ConfigError` for flags, by parameter, that none of the suites reads."""
@@ -149,12 +180,29 @@ class Suited(Sampled, BoundedAnswers, ReadsFiles):
 
     def tables(self) -> str:
         """The figures of each suite as a table, a line for each figure and slice."""
-        return "\n\n".join(text(_table(suite, measured)) for suite, measured in self.measured.values())
+        shots = (f"  {self.few_shot} examples stand before each question",) if self.few_shot else ()
+        return "\n\n".join(text(_table(suite, measured, shots)) for suite, measured in self.measured.values())
 
 
-def _table(suite: Suite, measured: Measured) -> FigureTable:
+def _one_each(chosen: Sequence[Suite], text: str, flag: str) -> list[str]:
+    """The places in `text`, one for each suite; `ConfigError` for more or fewer."""
+    files = places_in(text)
+    if len(files) != len(chosen):
+        raise ConfigError(
+            "missing-parameter" if not files else "bad-setting",
+            f"{len(chosen)} suites read {len(files)} files of {flag}",
+            expected="a file or dataset folder for each suite, in their order, divided by commas",
+            found=text, kept="nothing was started",
+            next=invocation.completed(f"{flag} FILE") if not files else f"{flag} {','.join(['FILE'] * len(chosen))}",
+        )  # fmt: skip
+    return files
+
+
+def _table(suite: Suite, measured: Measured, notes: tuple[str, ...]) -> FigureTable:
     meanings = tuple(f"  {name}: {words}" for name, words in measured.meanings.items())
-    return FigureTable(f"{suite.name}: {suite.about}", _TABLE, tuple(_lines(metrics(measured.figures))), notes=meanings)
+    return FigureTable(
+        f"{suite.name}: {suite.about}", _TABLE, tuple(_lines(metrics(measured.figures))), (*meanings, *notes)
+    )
 
 
 def _lines(figures: Mapping[str, float]) -> Iterator[tuple[str | float | None, ...]]:

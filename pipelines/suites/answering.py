@@ -8,22 +8,21 @@ from typing import ClassVar
 
 from datakit.generate import Complete
 from datakit.label import PassAt, Verify
-from datakit.template import Wording
 from pipelines.graph.backend import Role
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.stages.ask import ask
-from pipelines.suites.suite import Given, Suite
+from pipelines.suites.asking import AskingSuite
+from pipelines.suites.suite import Given
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerSuite(Suite):
+class AnswerSuite(AskingSuite):
     """Questions as `wording` says, answered; `verify` are the labels that say what is right, one behind the other."""
 
     role: ClassVar[Role] = "generator"
     key: ClassVar[str] = "prompt_id"
 
-    wording: Wording = field(default_factory=Wording)
     verify: tuple[Verify, ...]
     figures: Mapping[str, str] = field(default_factory=lambda: {"correct": "answers that are right"})
     votes: bool = False
@@ -48,7 +47,7 @@ class AnswerSuite(Suite):
 
     def scored(self, plan: Plan, given: Given) -> Node:
         """One row an answer, with the verdicts; of several answers one row a prompt (`label.pass_at`)."""
-        asked = plan.table(f"{given.label}/asked", self.wording, given.rows)
+        asked = self.asked(plan, given)
         op = Complete(sampling=given.sampling)
         rows: Node = ask(plan, f"{given.label}/answers", op, asked, given.model, reading=given.reading, seed=given.seed)
         for verify in self.verify:

@@ -11,6 +11,7 @@ BBQ = ChoiceSuite(
     "arXiv:2110.08193)",
     formats=("bbq",),
     slices=("context_condition", "category"),
+    shows=True,
     wording=Wording(text="{question}\nA:"),
     derived={"bias": "nullif(pick_score, 0)"},
     figures={

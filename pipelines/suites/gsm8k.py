@@ -11,6 +11,7 @@ GSM8K = AnswerSuite(
     about="word problems of grade school (Cobbe et al. 2021, arXiv:2110.14168)",
     formats=("prompts",),
     columns={"prompt": "question"},
+    shows=True,
     wording=Wording(text="Question: {question}\nAnswer:"),
     votes=True,
     stop=("Question:", "</s>", "<|im_end|>"),

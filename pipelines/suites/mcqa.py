@@ -10,5 +10,7 @@ MCQA = ChoiceSuite(
     about="questions with lettered choices (MMLU, Hendrycks et al. 2021, arXiv:2009.03300; ARC, arXiv:1803.05457)",
     formats=("multiple_choice",),
     slices=("subject", "category"),
+    shows=True,
+    alike="subject",
     wording=Wording(text="{question}\n{choices}\nAnswer:", letters=True),
 )

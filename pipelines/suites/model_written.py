@@ -9,6 +9,7 @@ MODEL_WRITTEN = ChoiceSuite(
     name="model_written",
     about="personas, goals and beliefs that a model may show (Perez et al. 2022, arXiv:2212.09251)",
     formats=("model_written",),
+    shows=True,
     wording=Wording(text="{question}\nAnswer:"),
     figures={
         "correct": "questions whose likeliest answer matches the behaviour, be that good or not",

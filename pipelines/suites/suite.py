@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from datakit.clients import Sampling
 from datakit.measure import Mean
@@ -21,6 +21,17 @@ from pipelines.graph.backend import Role
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.stages.ask import Reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """`count` of the rows `examples` with their answers before each question, which ones `datakit.template.FewShot`
+    chooses.
+    """
+
+    count: int
+    choose: Literal["seeded", "first"]
+    examples: Node
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +51,8 @@ class Given:
     """For a suite that `compares`: who says which of two answers is better."""
     reward_model: Node | None = None
     """For a suite that `compares`, instead of a judge: whose rewards say it."""
+    few_shot: Examples | None = None
+    """For a suite that `shows` them."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,8 @@ class Suite(ABC):
     """The column whose rows are resampled together; empty: each row by itself."""
     compares: ClassVar[bool] = False
     """Whether a second model, a judge or a reward model, is asked which of two answers is better."""
+    shows: bool = False
+    """Whether rows with their answers can stand before a question as examples."""
 
     name: str
     about: str

@@ -24,6 +24,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import rows_at
 from pipelines.stages.ask import Reading
 from pipelines.suites.answering import AnswerSuite
+from pipelines.suites.asking import AskingSuite
 from pipelines.suites.choosing import ChoiceSuite
 from pipelines.suites.comparing import BY_REWARD
 from pipelines.suites.registry import suite_of, suites
@@ -211,9 +212,48 @@ def test_a_template_without_marks_has_choices_behind_a_blank(place: Path) -> Non
     assert lead(template="text") == " " and lead() == ""
 
 
+def few_shot(**asked: Any) -> Table:
+    [figures] = planned(**asked)
+    [node] = {n for n in figures.ancestors() if isinstance(n, Table) and n.op.name == "template.few_shot"}
+    return node
+
+
+def test_examples_are_turns_or_text_as_the_template_has_it(place: Path) -> None:
+    (place / "dev.jsonl").write_text(json.dumps({**ROWS["mcqa"], "question": "1 + 1?"}) + "\n")
+    asked = {"suite": "mcqa", "data": "mcqa.jsonl", "few_shot": 5, "examples": "dev.jsonl"}
+    turned, plain = few_shot(**asked), few_shot(**asked, template="text")
+    assert (turned.op.turns, turned.op.count, turned.op.answer, turned.op.alike) == (True, 5, "best", "subject")
+    assert not plain.op.turns and plain.op.lead == " " and plain.op.choose == "seeded"
+    questions, examples = (node.ancestors() for node in turned.inputs)
+    assert {node.label for node in questions} & {node.label for node in examples} == set(), "a file of their own"
+    first = few_shot(**asked, few_shot_choice="first")
+    assert len({node.task_key for node in (turned, plain, first, few_shot(**{**asked, "few_shot": 4}))}) == 4
+
+
+def test_without_a_file_of_examples_they_are_of_the_rows(place: Path) -> None:
+    node = few_shot(suite="gsm8k", data="gsm8k.jsonl", few_shot=1)
+    assert node.inputs[0] is node.inputs[1] and (node.op.answer, node.op.alike) == ("answer", "")
+
+
+def test_suites_that_show_examples_ask_with_them(place: Path) -> None:
+    for name, suite in suites().items():
+        if suite.shows:
+            assert few_shot(suite=name, data=f"{name}.jsonl", few_shot=1).op.count == 1
+    showing = {name for name, suite in suites().items() if suite.shows}
+    assert {"gsm8k", "mcqa"} <= showing and all(isinstance(suite_of(name), AskingSuite) for name in showing)
+
+
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
+        ({"suite": "xstest", "data": "xstest.jsonl", "few_shot": 2}, "suite xstest shows no examples"),
+        ({"suite": "gsm8k", "data": "gsm8k.jsonl", "examples": "gsm8k.jsonl"}, "--few-shot says how many"),
+        ({"suite": "gsm8k", "data": "gsm8k.jsonl", "few_shot_choice": "first"}, "--few-shot says how many"),
+        (
+            {"suite": "gsm8k,mcqa", "data": "gsm8k.jsonl,mcqa.jsonl", "few_shot": 1, "examples": "gsm8k.jsonl"},
+            "2 suites read 1 files of --examples",
+        ),
+        ({"prompts": "gsm8k.jsonl", "few_shot": 1}, "--few-shot"),
         ({"suite": "truthfulqb", "data": "mcqa.jsonl"}, "truthfulqa"),
         ({"suite": "mcqa"}, "1 suites read 0 files"),
         ({"suite": "mcqa,gsm8k", "data": "mcqa.jsonl"}, "2 suites read 1 files"),
