@@ -72,9 +72,13 @@ class quiver(luigi.Config):
     )
 
     executor = luigi.ChoiceParameter(
-        choices=["local", "ray"],
+        choices=["local", "ray", "slurm"],
         significant=False,
-        description="data stages in processes of this machine, or on a Ray cluster (extra ray)",
+        description="data stages in processes of this machine, on a Ray cluster (extra ray), or in Slurm's job arrays",
+    )
+    slurm_options = ListParameter(
+        significant=False,
+        description="sbatch options of these arrays, as a JSON list",
     )
     ray_address = luigi.Parameter(
         significant=False,

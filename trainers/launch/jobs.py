@@ -7,27 +7,21 @@ missing. A job that still runs when the same run is started again is waited for,
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from schemas.canonical import plain
-from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, error_of, printable
+from schemas.errors import QuiverError, Stopped, WorkerError, error_of
+from schemas.process import slurm
 from schemas.run_layout import LOGS, SLURM_LOG
 from schemas.store.ownfiles import own_folder, replace_file
 from trainers.launch.launch_result import kept, tail
 from trainers.launch.settings import Launch
 from trainers.launch.slurm import STOP, Script
 
-_OVER = {
-    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
-    *("REVOKED", "TIMEOUT"),
-}
-_SILENCE_SECONDS = 600.0
 _OUTCOME_SECONDS = 15.0
 
 
@@ -49,7 +43,7 @@ class Job:
         self.number = self._unfinished() or self._submit()
         state = ""
         try:
-            while (now := self._state()) and now not in _OVER:
+            while (now := self._state()) and now not in slurm.OVER:
                 if now != state:
                     self.tell(f"{self.what}: Slurm job {self.number} is {now.lower()}")
                 state = now
@@ -68,7 +62,7 @@ class Job:
         self._until = time.monotonic() + self.launch.save_seconds
         (self.script.folder / STOP).touch()
         running = self._state() in ("RUNNING", "COMPLETING")
-        _slurm("scancel", *(["--signal=TERM"] if running else []), self.number)
+        slurm.called("scancel", *(["--signal=TERM"] if running else []), self.number)
 
     def _submit(self) -> str:
         script = self.script
@@ -78,18 +72,7 @@ class Job:
             (script.folder / name).unlink(missing_ok=True)
         replace_file(script.settings, json.dumps(plain(self.launch), indent=1))
         replace_file(script.path, script.text())
-        done = _slurm("sbatch", "--parsable", str(script.path))
-        number = done.stdout.strip().split(";")[0]
-        if done.returncode or not re.fullmatch(r"\d+", number):
-            raise ServiceError(
-                "sbatch-failed",
-                f"{self.what}: Slurm did not take the job",
-                expected="the number of a job",
-                found=printable(done.stderr.strip() or done.stdout.strip() or "nothing", 300),
-                where=str(script.path),
-                kept=kept(script.folder),
-                next=f"sbatch {script.path}",
-            )
+        number = slurm.submitted(script.path, self.what, kept(script.folder))
         replace_file(script.folder / "slurm.json", json.dumps({"job": number}) + "\n")
         return number
 
@@ -100,39 +83,22 @@ class Job:
         except (OSError, ValueError, KeyError, TypeError):
             return ""
         state = self._state(number) if re.fullmatch(r"\d+", number) else ""
-        return number if state and state not in _OVER else ""
+        return number if state and state not in slurm.OVER else ""
 
     def _state(self, number: str = "") -> str:
         """What Slurm calls the state of job `number` (this one); empty when it does not know the job any more."""
-        number = number or self.number
-        until = time.monotonic() + _SILENCE_SECONDS
-        while True:
-            done = _slurm("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={number}")
-            if done.returncode == 0:
-                states = done.stdout.split()
-                return states[0] if states else ""
-            if "Invalid job id" in done.stderr:
-                return ""
-            if time.monotonic() > until:
-                raise ServiceError(
-                    "slurm-silent",
-                    f"{self.what}: Slurm does not say what became of job {number}",
-                    found=printable(done.stderr.strip(), 300),
-                    kept="the job, if it runs: the same command waits for it again",
-                    next="run the same command again",
-                )
-            time.sleep(self.launch.slurm.poll_seconds)
+        return slurm.state_of(number or self.number, self.what, self.launch.slurm.poll_seconds)
 
     def _sleep(self) -> None:
         time.sleep(self.launch.slurm.poll_seconds)
         if time.monotonic() > self._until:
-            _slurm("scancel", self.number)
+            slurm.called("scancel", self.number)
             self._until = float("inf")
 
     def _leave(self) -> None:
         """Whoever waits goes: the job saves and ends before."""
         self.stop()
-        while (state := self._state()) and state not in _OVER:
+        while (state := self._state()) and state not in slurm.OVER:
             self._sleep()
 
     def _raise(self, state: str) -> None:
@@ -175,17 +141,3 @@ class Job:
 
 
 _AGAIN = "run the same command again"
-
-
-def _slurm(*command: str) -> subprocess.CompletedProcess[str]:
-    """One of Slurm's commands; a command that hangs or is missing has failed."""
-    try:
-        return subprocess.run(
-            list(command), capture_output=True, text=True, timeout=120, check=False, env=dict(os.environ)
-        )
-    except FileNotFoundError:
-        raise ConfigError(
-            "no-slurm", f"{command[0]} cannot be found", expected="Slurm's commands on the PATH"
-        ) from None
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(list(command), 1, "", f"{command[0]} did not answer for 120 s")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from schemas.errors import ConfigError
+from schemas.process.slurm import option_faults
 
 _TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
 
@@ -80,6 +81,6 @@ def _slurm_faults(slurm: Slurm) -> list[str]:
             faults.append(f"{name} {getattr(slurm, name)} is below 0")
     if slurm.time and not _TIME.fullmatch(slurm.time):
         faults.append(f"time {slurm.time!r} is not minutes, H:MM:SS or D-HH:MM:SS")
-    faults += [f"line {line!r} does not start with --" for line in slurm.lines if not line.startswith("--")]
-    texts = (slurm.partition, slurm.account, slurm.qos, slurm.image, *slurm.lines, *slurm.mounts)
+    faults += option_faults(slurm.lines)
+    texts = (slurm.partition, slurm.account, slurm.qos, slurm.image, *slurm.mounts)
     return faults + [f"{text!r} holds a control character" for text in texts if re.search(r"[\x00-\x1f\x7f]", text)]

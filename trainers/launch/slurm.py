@@ -8,15 +8,12 @@ script puts the job back into the queue.
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from schemas.errors import ConfigError, printable
-from schemas.process import interpreter
+from schemas.process import environment, interpreter, slurm
 from schemas.run_layout import LOGS, SLURM_LOG
-from trainers.launch import environment
 from trainers.launch.local import PROGRAM
 from trainers.launch.settings import Launch
 
@@ -48,11 +45,7 @@ class Script:
     def text(self) -> str:
         """The batch script, as sbatch takes it."""
         lines = ["#!/bin/bash", *self._options(), "", *self._environment(), "", *self._run(), ""]
-        if faults := [line for line in lines if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", line)]:
-            raise ConfigError(
-                "bad-path", f"a control character in a Slurm script: {printable(faults[0])}", kept="nothing was started"
-            )
-        return "\n".join(lines)
+        return slurm.script_of(lines)
 
     def _options(self) -> list[str]:
         asked = self.launch.slurm
@@ -67,11 +60,11 @@ class Script:
             "cpus-per-task": asked.cpus_per_rank,
             "time": asked.time,
             "signal": f"TERM@{asked.signal_seconds}" if asked.signal_seconds else "",
-            "output": _pattern(self.folder / LOGS / SLURM_LOG),
+            "output": slurm.pattern(self.folder / LOGS / SLURM_LOG),
             "open-mode": "append",
             "export": ",".join(environment.names(os.environ, self.launch.environment)),
         }
-        lines = [f"#SBATCH --{name}={_option(value)}" for name, value in options.items() if value]
+        lines = [f"#SBATCH --{name}={slurm.option(value)}" for name, value in options.items() if value]
         lines.append("#SBATCH --requeue" if asked.requeue else "#SBATCH --no-requeue")
         return lines + [f"#SBATCH {line}" for line in asked.lines]
 
@@ -95,7 +88,7 @@ class Script:
         srun += [f"--cpus-per-task={asked.cpus_per_rank}"] if asked.cpus_per_rank else []
         srun += [f"--container-image={asked.image}"] if asked.image else []
         srun += [f"--container-mounts={','.join(asked.mounts)}"] if asked.mounts else []
-        srun.append(f"--output={_pattern(self.folder / 'logs')}/rank-%5t.log")
+        srun.append(f"--output={slurm.pattern(self.folder / 'logs')}/rank-%5t.log")
         stop = shlex.quote(str(self.folder / STOP))
         again = f'if [ "$code" -eq 75 ] && [ ! -e {stop} ]; then scontrol requeue "$SLURM_JOB_ID" || true; fi'
         return [
@@ -106,18 +99,3 @@ class Script:
             *([again] if asked.requeue else []),
             'exit "$code"',
         ]
-
-
-def _option(value: object) -> str:
-    """A value as sbatch reads it in its comment lines: quotes and backslashes, no other expansion."""
-    text = str(value)
-    if re.fullmatch(r"[A-Za-z0-9_.,:@/+=-]+", text):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _pattern(path: Path) -> str:
-    """A path as Slurm's own file name patterns read it."""
-    if "\\" in str(path):
-        raise ConfigError("bad-path", f"Slurm cannot write to {printable(path)}: it holds a backslash")
-    return str(path).replace("%", "%%")

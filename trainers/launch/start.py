@@ -11,8 +11,9 @@ from typing import Any
 
 from schemas.canonical import plain
 from schemas.errors import ConfigError
+from schemas.process import environment
 from schemas.store.ownfiles import own_folder, replace_file
-from trainers.launch import environment, local
+from trainers.launch import local
 from trainers.launch.jobs import Job
 from trainers.launch.local import PROGRAM
 from trainers.launch.rank import log_of

@@ -14,11 +14,11 @@ import pytest
 
 from pipelines.runtime import settings
 from schemas.errors import ConfigError, DataError, QuiverError, Stopped, WorkerError
+from schemas.process import environment
 from schemas.store.owner import Owner
 from tests.pipelines.launch.processes import alive
 from tests.trainers import toys
 from tests.warm.command import python
-from trainers.launch import environment
 from trainers.launch.launch_result import FinishedLaunch, LaunchResult, Observations, launch_result
 from trainers.launch.rank_status import PEER_LOST, RankStatus, lost_peer, read_all
 from trainers.launch.settings import Launch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import subprocess
 import sys
 import threading
@@ -15,7 +14,7 @@ import pytest
 
 from schemas.errors import ConfigError, QuiverError, ServiceError
 from schemas.store.commit import read_manifest
-from tests.pipelines.launch.processes import alive
+from tests.pipelines.launch.processes import alive, fake_slurm
 from tests.trainers import toys
 from trainers.launch import start
 from trainers.launch.jobs import Job
@@ -133,17 +132,8 @@ REAL = os.environ.get("QUIVER_SLURM") == "real"
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake cluster on the PATH, unless there is a real one."""
-    home, bin_ = tmp_path / "cluster", tmp_path / "bin"
-    home.mkdir()
-    bin_.mkdir()
-    monkeypatch.setenv("FAKE_SLURM", str(home))
     monkeypatch.setenv("MY_TOKEN", "secret")
-    for name in ("sbatch", "srun", "squeue", "scancel", "scontrol"):
-        path = bin_ / name
-        path.write_text(f'#!/bin/bash\nexec {sys.executable} {FOLDER / "slurm" / "slurm.py"} {name} "$@"\n')
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    if not REAL:
-        monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
+    fake_slurm(tmp_path, monkeypatch, on_path=not REAL)
 
 
 def job(folder: Path, messages: list[str], program: str = "trainers.run") -> Job:

@@ -44,14 +44,37 @@ def sbatch(arguments: list[str]) -> int:
     job = HOME / number
     job.mkdir()
     (job / "script").write_text(Path(arguments[1]).read_text())
-    put(job / "state", "PENDING")
-    subprocess.Popen(
-        [sys.executable, __file__, "run", number],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    first, _, last = options_of(job / "script").get("array", "").partition("-")
+    lives = [["task", number, str(place)] for place in range(int(first), int(last) + 1)] if last else [["run", number]]
+    for life in lives:
+        put(job / "-".join(["state", *life[2:]]), "PENDING")
+        subprocess.Popen(
+            [sys.executable, __file__, *life],
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     print(number)
+    return 0
+
+
+def task(arguments: list[str]) -> int:
+    """The life of one task of an array."""
+    job, place = HOME / arguments[0], arguments[1]
+    asked, state = options_of(job / "script"), job / f"state-{place}"
+    kept = {name: os.environ[name] for name in asked["export"].split(",") if name in os.environ}
+    variables = {"SLURM_ARRAY_JOB_ID": job.name, "SLURM_ARRAY_TASK_ID": place, "SLURM_CPUS_PER_TASK": "1"}
+    path = asked["output"].replace("%A", job.name).replace("%a", place).replace("%%", "%")
+    with open(path, "a") as output:
+        script = subprocess.Popen(
+            ["bash", str(job / "script")], env={**kept, **variables}, stdout=output, stderr=output,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    put(job / f"pid-{place}", str(script.pid))
+    put(state, "RUNNING")
+    code = script.wait()
+    if state.read_text() == "RUNNING":
+        put(state, "COMPLETED" if code == 0 else "OUT_OF_MEMORY" if code == -9 else "FAILED")
     return 0
 
 
@@ -112,12 +135,25 @@ def squeue(arguments: list[str]) -> int:
     if not job.exists():
         print("slurm_load_jobs error: Invalid job id specified", file=sys.stderr)
         return 1
-    print((job / "state").read_text())
+    if "--array" in arguments:
+        assert "--format=%K %T" in arguments, arguments
+        for state in sorted(job.glob("state-*[0-9]")):
+            print(f" {state.name.partition('-')[2]} {state.read_text()}")
+    else:
+        print((job / "state").read_text())
     return 0
 
 
 def scancel(arguments: list[str]) -> int:
     job = HOME / arguments[-1]
+    for array in {HOME / word for word in arguments if word.isdecimal()}:
+        for state in array.glob("state-*[0-9]"):
+            if state.read_text() in ("PENDING", "RUNNING"):
+                put(state, "CANCELLED")
+                if (pid := array / state.name.replace("state", "pid")).exists():
+                    os.kill(int(pid.read_text()), signal.SIGKILL)
+    if not (job / "state").exists():
+        return 0
     names = [word.partition("=")[2] for word in arguments if word.startswith("--signal=")]
     if not names:
         put(job / "state", "CANCELLED")
