@@ -43,7 +43,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class ArrayFolder:
-    """Both sides of it."""
+    """What whoever waits and the tasks put into the folder `path`, and find there."""
 
     path: Path
 
@@ -66,7 +66,7 @@ class ArrayFolder:
         return job
 
     def live(self, number: int) -> None:
-        """Say that somebody waits."""
+        """Another sign of whoever waits for the tasks, its `number`-th."""
         replace_file(self.path / "alive", str(number))
 
     def lives(self) -> str:
@@ -86,7 +86,7 @@ class ArrayFolder:
         return True
 
     def claims(self) -> Mapping[int, str]:
-        """Who has which piece."""
+        """The place of the task that took a piece, by piece."""
         return {int(path.name): path.read_text() for path in (self.path / "claims").iterdir()}
 
     def free(self, piece: int) -> None:

@@ -28,6 +28,8 @@ from schemas.process import environment, interpreter, slurm
 from schemas.store.ownfiles import own_folder, replace_file
 from schemas.store.scratch import Scratch
 
+_TASK = "datakit.run.array_task"
+
 _RETRIES = 3
 """How often a piece is done again whose task was lost."""
 
@@ -85,18 +87,18 @@ class OnSlurm:
             "export": ",".join(environment.names(os.environ)),
         }
         cores = "${SLURM_CPUS_PER_TASK:-1}"
-        ours = {key: value for key, value in environment.ours(1).items() if key != "OMP_NUM_THREADS"}
+        ours = {name: value for name, value in environment.ours(1).items() if name != "OMP_NUM_THREADS"}
         return slurm.script_of(
             [
                 "#!/bin/bash",
-                *(f"#SBATCH --{key}={slurm.option(value)}" for key, value in options.items() if value),
+                *(f"#SBATCH --{flag}={slurm.option(value)}" for flag, value in options.items() if value),
                 "#SBATCH --no-requeue",
                 *(f"#SBATCH {line}" for line in self.options),
                 "",
                 "set -euo pipefail",
                 f"export OMP_NUM_THREADS={cores} POLARS_MAX_THREADS={cores}",
-                *(f"export {key}={shlex.quote(value)}" for key, value in sorted(ours.items())),
-                f"exec {shlex.join(interpreter.module('datakit.run.array_task', str(folder.path)))}",
+                *(f"export {name}={shlex.quote(value)}" for name, value in sorted(ours.items())),
+                f"exec {shlex.join(interpreter.module(_TASK, str(folder.path)))}",
                 "",
             ]
         )
@@ -121,7 +123,7 @@ class _Arrays:
             raise not_picklable(job) from fault
 
     def submit(self, tasks: int) -> None:
-        """One more array."""
+        """Hand an array of so many `tasks` to Slurm; `ServiceError` where it does not take it."""
         name = self.job.op.name
         script = self.folder.path / "script.sh"
         replace_file(script, self.executor.script(self.folder, name, tasks))

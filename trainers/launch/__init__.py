@@ -3,7 +3,7 @@
     python -m trainers.launch CONFIG.json --ranks 8                              on this machine
     python -m trainers.launch CONFIG.json --ranks 16 --settings LAUNCH.json      e.g. {"launcher": "slurm", ...}
 
-    settings.py     how a run is launched: one frozen `Launch`          environment.py  what is handed on, and why
+    settings.py     how a run is launched: one frozen `Launch`
     rank.py         what a process of a run does before it trains      rank_status.py  the file in which it says so
     local.py        one process, or several                            slurm.py        the sbatch script
     spawn.py        starts the ranks of one machine                run_lock.py     one start of a run at a time
