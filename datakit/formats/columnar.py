@@ -5,7 +5,7 @@ or those of a row kind (`kind`). Identity is the files' content.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,7 @@ from datakit.formats.ids import PARTS
 from datakit.formats.keys import TEXT, Key, Shape
 from datakit.formats.leftover import carried, keys_at, left_counts, types_of
 from datakit.formats.lines import Fault
-from datakit.formats.parquet_columns import check_columns, raw_columns, wrong_rows
+from datakit.formats.parquet_columns import absent, check_columns, raw_columns, wrong_rows
 from datakit.formats.parse import Parsed
 from datakit.formats.reader import FormatReader
 from datakit.formats.rows import Rows, kept_keys, parser_of
@@ -109,6 +109,12 @@ class Columnar(FormatReader):
                 count += part.table.num_rows + len(part.faults)
             if not count:
                 raise empty(url)
+
+    def lacks(self, there: Collection[str]) -> bool:
+        """Whether a file whose columns are `there` has nothing of what a row of the format needs."""
+        if self.format is not None and self._form.records is not None:
+            return set(self._form.roots).isdisjoint(there)
+        return bool(absent(self._keys(), there))
 
     @abstractmethod
     def batches(self, url: str, sha256: str, keys: tuple[Key, ...], more: Sequence[str]) -> Iterator[Batch]:

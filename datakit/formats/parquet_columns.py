@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -35,17 +36,22 @@ def raw_columns(batch: pa.Table, keys: tuple[Key, ...], url: str, first: int) ->
     return pa.table(columns)
 
 
+def absent(keys: Iterable[Key], there: Collection[str]) -> list[Key]:
+    """Required keys that have no column among those that are `there`."""
+    return [key for key in keys if key.required and set(key.roots).isdisjoint(there)]
+
+
 def check_columns(url: str, keys: tuple[Key, ...], there: list[str]) -> None:
     """`DataError` for a key of which the file has no column at all."""
-    for key in keys:
-        if key.required and not set(key.roots) & set(there):
-            raise DataError(
-                "missing-key",
-                f"{shown(url)} has no column {' or '.join(key.names)}",
-                found=", ".join(map(shown, there)),
-                kept="nothing was published",
-                next=renamed([k for k in keys if k.required and not set(k.roots) & set(there)], there),
-            )
+    missing = absent(keys, there)
+    if missing:
+        raise DataError(
+            "missing-key",
+            f"{shown(url)} has no column {' or '.join(missing[0].names)}",
+            found=", ".join(map(shown, there)),
+            kept="nothing was published",
+            next=renamed(missing, there),
+        )
 
 
 def wrong_rows(raw: pa.Table, keys: tuple[Key, ...]) -> Faults:

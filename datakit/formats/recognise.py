@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from datakit.formats.columnar import Columnar
 from datakit.formats.forms import FORMS
 from datakit.formats.layouts import reader_of
 from datakit.formats.leftover import LEFT_OUT
@@ -27,20 +28,39 @@ def names_left(read: Read) -> int | None:
 def fitting(place: str, forms: Iterable[str] = FORMS) -> list[str]:
     """Those of `forms` that make rows of the beginning of the file `place`, those that leave the fewest names unread
     first; empty for a file that no reader takes.
+
+    The names of a file's columns are read once: formats that need others do not open it.
     """
     left: dict[str, int] = {}
-    digests: list[str] = []
+    there: list[str] | None = None
+    try:
+        reader, given = reader_of((place,))
+    except QuiverError:
+        return []
+    given["files"] = [place]
     for form in forms:
         try:
-            name, more = reader_of((place,))
-            read: Any = op_of(name, {"files": [place], "format": form, "digests": digests, **more})
-            pinned = read.pinned()
-            digests, unread = list(pinned.digests), names_left(pinned)
+            pinned: Any = op_of(reader, {**given, "format": form}).pinned()
+            given["digests"] = list(pinned.digests)
+            if isinstance(pinned, Columnar):
+                there = columns_of(pinned) if there is None else there
+                if there and pinned.lacks(there):
+                    continue
+            unread = names_left(pinned)
         except QuiverError:
             continue
         if unread is not None:
             left[form] = unread
     return sorted(left, key=lambda form: left[form])
+
+
+def columns_of(read: Columnar) -> list[str]:
+    """Names of the columns of a reader's first file; none where its beginning cannot be read."""
+    try:
+        first = next(iter(read.batches(read.files[0], read.digests[0], (), ())), None)
+    except DataError:
+        return []
+    return [] if first is None else [*first.table.column_names, *first.others]
 
 
 def refusal(read: Read) -> tuple[str, str]:
