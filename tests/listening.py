@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,9 +46,9 @@ def listen(
             while child.poll() is None and time.monotonic() < until:
                 listening.looks += 1
                 on_look()
-                for pid in _family(child.pid):
-                    listening.processes.add(pid)
-                    listening.sockets |= set(_sockets(pid))
+                family = _family(child.pid, folder)
+                listening.processes.update(family)
+                listening.sockets.update(_sockets(family))
                 time.sleep(0.02)
         finally:
             child.kill()
@@ -57,37 +57,44 @@ def listen(
     return listening
 
 
-def _family(root: int) -> Iterator[int]:
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, IndexError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    ahead = [root]
-    while ahead:
-        pid = ahead.pop()
-        yield pid
-        ahead += children.get(pid, [])
-
-
-def _sockets(pid: int) -> Iterator[tuple[str, str]]:
-    """What this process listens on: TCP in the state LISTEN, UDP that is bound and not connected."""
-    mine = set()
-    with suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            with suppress(OSError):
-                target = os.readlink(f"/proc/{pid}/fd/{name}")
-                if target.startswith("socket:["):
-                    mine.add(target[8:-1])
-    if not mine:
-        return
-    for table in _TABLES:
+def _family(root: int, folder: Path) -> list[int]:
+    """`root` and all that it and they started, and who works in `folder`: forks that stand for a program do."""
+    family = [root]
+    for pid in family:
         with suppress(OSError):
-            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-                fields = line.split()
-                wanted = _LISTEN if table.startswith("tcp") else _UNCONNECTED
-                if fields[9] in mine and fields[3] == wanted:
-                    yield table, fields[1].partition(":")[0]
+            for task in os.listdir(f"/proc/{pid}/task"):
+                family += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
+    return family + [pid for pid in _working_in(folder) if pid not in family]
+
+
+def _working_in(folder: Path) -> Iterator[int]:
+    for name in os.listdir("/proc"):
+        with suppress(OSError, ValueError):
+            if int(name) != os.getpid() and os.readlink(f"/proc/{name}/cwd") == str(folder):
+                yield int(name)
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()
+
+
+def _sockets(pids: Iterable[int]) -> Iterator[tuple[str, str]]:
+    """What these processes listen on: TCP in the state LISTEN, UDP that is bound and not connected."""
+    theirs = set()
+    for pid in pids:
+        with suppress(OSError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    target = os.readlink(f"/proc/{pid}/fd/{name}")
+                    if target.startswith("socket:["):
+                        theirs.add(target[8:-1])
+    for table in _TABLES if theirs else ():
+        wanted = _LISTEN if table.startswith("tcp") else _UNCONNECTED
+        for line in _read(f"/proc/net/{table}").splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == wanted and fields[9] in theirs:
+                yield table, fields[1].partition(":")[0]
 
 
 def _is_loopback(address: str) -> bool:

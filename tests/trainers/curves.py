@@ -14,7 +14,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -30,14 +30,17 @@ from trainers.engine.training import build
 from trainers.parallel import Parallel
 
 STEPS, FEWER = 5, 3
-"""Steps of `ISSUE`, into a second epoch; of the others, which update the weights twice before the last."""
+"""Steps of `ISSUE`, into a second epoch; of all else, which updates the weights twice before the last."""
 EVEN = 24
+Curve: TypeAlias = list[dict[str, float]]
 ISSUE = ("sft", "rm")
 """The algorithms that run at every layout."""
 
 
-def curve(folder: Path, name: str, layout: Layout, table: str | None = None, **changes: Any) -> list[dict[str, float]]:
-    """The first steps of algorithm `name`: loss, of sources and of every row too, gradient norm, tokens, metrics."""
+def curve(
+    folder: Path, name: str, layout: Layout, table: str | None = None, steps: int = FEWER, **changes: Any
+) -> Curve:
+    """The first `steps` of algorithm `name`: loss, of sources and of every row too, gradient norm, tokens, metrics."""
     algorithm, settings = registry.configured(name, {})
     data = Dataset.open(str(folder / (table or name)))
     run = parse(Run, toys.config(folder, algorithm=name, data=data.url, **changes))
@@ -46,7 +49,7 @@ def curve(folder: Path, name: str, layout: Layout, table: str | None = None, **c
     feed = build.feed(run, data, algorithm, shape, layout, shuffle=True)
     learner = build.trainee(run, algorithm, settings, layout, None)
     points = []
-    for step in feed.steps(0, STEPS if name in ISSUE else FEWER):
+    for step in feed.steps(0, steps):
         learner.model.zero_grad_buffer()
         learner.optimizer.zero_grad()
         outcome = learner.stepper.train(step.batches, sources=len(feed.source.sources), rows=step.num_records)
@@ -102,9 +105,9 @@ def main() -> None:
         layout = parallel.start(sizes, seed=0)
         measured: dict[str, Any] = {"vocabulary": vocabulary_answers(layout)}
         for name in names.split(",") if names else registry.algorithms():
-            measured[name] = curve(Path(folder), name, layout, parallel=cut)
+            measured[name] = curve(Path(folder), name, layout, steps=STEPS if name in ISSUE else FEWER, parallel=cut)
         whole = {"global_batch_size": 31, "micro_batch_tokens": 200, "parallel": cut}
-        for table in ("sft", "packs"):
+        for table in ("sft", "packs") if layout.world == 1 else ("packs",):
             measured[f"sft, all {table}"] = curve(Path(folder), "sft", layout, table, **whole)
         for name, rows in itertools.product(ISSUE, (1, 2, 4)) if layout.world == 1 else ():
             budget = rows * EVEN * (2 if name == "rm" else 1)

@@ -49,8 +49,11 @@ IMPORTED = {
 }
 """What a command imports, and what its first stage does; what a rank does."""
 
-PROGRAMS = ("trainers.run", "trainers.launch.spawn", COMPARISON, "pipelines.online")
-"""What a command starts that imports the engine, or starts what does."""
+PROGRAMS = (
+    *("trainers.run", "trainers.launch.spawn", COMPARISON, "pipelines.online"),
+    "tests.pipelines.launch.faulty",
+)
+"""What a command starts that imports the engine, or starts what does; what stands for the first in tests of faults."""
 
 ROOM = 1 << 16
 """Bytes of a request."""

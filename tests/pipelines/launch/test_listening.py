@@ -44,7 +44,7 @@ def test_training_listens_on_the_loopback_interface_alone(tmp_path: Path, ranks:
                 modes.add((path.name, stat.S_IMODE(path.stat().st_mode)))
 
     path = toys.written(tmp_path / "run.json", toys.config(tmp_path, max_steps=2, epochs=...))
-    command = interpreter.module("trainers.launch", path, "--ranks", str(ranks))
+    command = [*python(), "trainers.launch", path, "--ranks", str(ranks)]
     interfaces = {"GLOO_SOCKET_IFNAME": "eth0", "NCCL_SOCKET_IFNAME": "eth0"}
     seen = listen(command, tmp_path, environment(**interfaces), look)
     assert seen.code == 0, seen.output

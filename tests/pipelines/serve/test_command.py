@@ -124,7 +124,7 @@ def test_a_server_is_reached_from_this_machine_alone_and_ends_with_a_signal(tmp_
         running = Process(tmp_path, words)
         address = running.address()
         token = (tmp_path / "quiver-data" / "_serve" / "token").read_text().strip()
-        sockets = {*_sockets(running.child.pid)}
+        sockets = {*_sockets([running.child.pid])}
         assert sockets and all(_is_loopback(each) for _, each in sockets)
         answers.append(ask(address, token, "/v1/completions", body)["choices"][0]["token_ids"])
         commands = Path(f"/proc/{running.child.pid}/cmdline").read_bytes()
