@@ -11,6 +11,9 @@ from typing import Any
 DEFAULT_UNNAMED = {"default_unnamed": True}
 """Metadata of a field that `identity_fields` leaves out at its default: added later, it leaves older digests alone."""
 
+_LEAVES = frozenset({str, int, float, bool, type(None)})
+"""What nearly all of a value is made of, asked for first: `is_dataclass` and `Mapping` cost more than all the rest."""
+
 
 def identity_fields(value: Any) -> dict[str, Any]:
     """The dataclass `value` as plain JSON for a digest."""
@@ -28,6 +31,13 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 def plain(value: object) -> Any:
     """`value` as plain JSON: dataclasses become objects, tuples become lists."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return value
+    if kind is dict:
+        return {str(key): plain(item) for key, item in value.items()}  # type: ignore[attr-defined]
+    if kind is list or kind is tuple:
+        return [plain(item) for item in value]  # type: ignore[attr-defined]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         result: dict[str, Any] = {}
         for field in dataclasses.fields(value):

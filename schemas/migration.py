@@ -41,15 +41,19 @@ def _with_pair_lineage(schema: Schema) -> Schema:
 
 
 def _with_whole_turns(schema: Schema) -> Schema:
-    if not any(same_type(column.type, _TWO_FIELDS) for column in schema.columns):
+    if not any(map(_is_of_two_fields, (column.type for column in schema.columns))):
         return schema
     columns: list[Column] = []
     for column in schema.columns:
-        old = same_type(column.type, _TWO_FIELDS)
+        old = _is_of_two_fields(column.type)
         columns.append(replace(column, type=MESSAGES) if old else column)
         if old and column.name == "messages" and TOOLS.name not in schema:
             columns.append(TOOLS)
     return Schema(schema.name, schema.version + 1, tuple(columns), schema.key)
+
+
+def _is_of_two_fields(kind: pa.DataType) -> bool:
+    return kind.num_fields == 1 and same_type(kind, _TWO_FIELDS)
 
 
 def conformed(table: pa.Table, schema: Schema) -> pa.Table:
@@ -60,5 +64,5 @@ def conformed(table: pa.Table, schema: Schema) -> pa.Table:
             columns.append(pa.chunked_array([pa.nulls(table.num_rows, column.type)]))
         else:
             values = table[column.name]
-            columns.append(values.cast(column.type) if same_type(values.type, _TWO_FIELDS) else values)
+            columns.append(values.cast(column.type) if _is_of_two_fields(values.type) else values)
     return pa.Table.from_arrays(columns, schema=schema.arrow)

@@ -27,6 +27,7 @@ MAY_MISS = frozenset({"read", "look at", "remove", "create"})
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
 _BARE_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]+):")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CREDENTIALS = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*://[^/@\s]*@")
 _USERINFO = re.compile(r"://(?:[^/\s]*@|[^/\s:@]*:(?!\d{1,5}[/?#,+])\S*@)")
 """What stands before a host; a password may hold a / that nobody escaped, what begins with a port is none."""
@@ -160,7 +161,7 @@ def normal(url: str | os.PathLike[str]) -> str:
             raise _refused("protocol", f"{protocol} is not a place Quiver may open", text)
     if len(links) > 1:
         raise _refused("chained-url", "chained URLs are not opened", text)
-    if not text or any(ord(character) < 32 or ord(character) == 127 for character in text):
+    if not text or _CONTROL.search(text):
         raise _refused("url", "a URL must not be empty or hold control characters", text)
     if _CREDENTIALS.match(text):
         raise _refused("credentials-in-url", "credentials must not be part of a URL", text)

@@ -188,7 +188,7 @@ class _CpuCuda(types.ModuleType):
     def manual_seed(self, seed: int) -> None:
         import torch
 
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch's own keeps the stack of every call for devices to come
 
     manual_seed_all = manual_seed
 
