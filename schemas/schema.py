@@ -7,6 +7,7 @@ what Arrow cannot say (no nulls where none may be, finite numbers) and lists eve
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,7 +59,7 @@ class Schema:
         _require_once(self.names, f"rows of {self.name}")
         assert set(self.key) <= set(self.names), f"schema {self.name}: key {self.key} is not among {self.names}"
 
-    @property
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the columns, in the order in which they are stored."""
         return tuple(column.name for column in self.columns)
@@ -308,7 +309,7 @@ def widened(arrow: pa.Schema) -> pa.Schema:
 
 def same_type(one: pa.DataType, other: pa.DataType) -> bool:
     """Whether two types differ at most in large or view variants and in the names of list items."""
-    return bool(_plain(one) == _plain(other))
+    return one == other or bool(_plain(one) == _plain(other))
 
 
 def reads_as(kind: pa.DataType, needed: pa.DataType) -> bool:

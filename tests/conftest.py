@@ -61,8 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, all others in their order (`make test` has xdist keep it)."""
-    longest = [ROOT / "tests" / name for name in LONGEST.split()]
-    items.sort(key=lambda item: longest.index(item.path) if item.path in longest else len(longest))
+    longest = {str(ROOT / "tests" / name): place for place, name in enumerate(LONGEST.split())}
+    items.sort(key=lambda item: longest.get(str(item.path), len(longest)))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 import unicodedata
@@ -13,16 +14,21 @@ from schemas.errors import DataError, QuiverError, escaped, printable
 from schemas.store.storage import shown
 
 FIELDS = ("expected", "found", "where", "kept", "next")
-UNSEEN = [chr(n) for n in range(sys.maxunicode + 1) if unicodedata.category(chr(n)) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
 FILLERS = ["\u034f", "\u115f", "\u1160", "\u3164", "\uffa0", "\ufe0f", "\U000e0100", "\ufdd0", "\uffff"]
 
 
+@functools.cache
+def unseen() -> frozenset[str]:
+    every = (chr(number) for number in range(sys.maxunicode + 1))
+    return frozenset(one for one in every if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp"))
+
+
 def clean(text: str) -> bool:
-    return not any(character in text for character in {*UNSEEN, *FILLERS} - {"\n", "\t"})
+    return {*text}.isdisjoint({*unseen(), *FILLERS} - {"\n", "\t"})
 
 
 def test_every_unseen_character_is_written_as_its_number():
-    for character in (*UNSEEN, *FILLERS):
+    for character in (*unseen(), *FILLERS):
         if character not in "\n\t":
             text = escaped(f"a{character}b")
             number = int(text[3:-1], 16)
