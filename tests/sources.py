@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,23 +35,34 @@ def imports(path: Path, *, at_import: bool = False, for_types: bool = False) -> 
     """Absolute names a file imports, with lines; `at_import`: only what runs when it is imported itself; `for_types`:
     those that only type checkers see as well.
     """
-    waiting: list[ast.AST] = [TREES[path]]
-    while waiting:
-        node = waiting.pop()
-        if at_import and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+    for name, line, inside, typed in _imports(path):
+        if (inside and at_import) or (typed and not for_types):
             continue
-        if not for_types and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            waiting += node.orelse
+        yield name, line
+
+
+@cache
+def _imports(path: Path) -> list[tuple[str, int, bool, bool]]:
+    """Names with lines, whether each is imported inside a function, and whether for type checkers alone."""
+    listed: list[tuple[str, int, bool, bool]] = []
+    waiting: list[tuple[ast.AST, bool, bool]] = [(TREES[path], False, False)]
+    while waiting:
+        node, inside, typed = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += [(each, inside, typed) for each in node.orelse]
+            waiting += [(each, inside, True) for each in node.body]
             continue
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
+            listed += [(alias.name, node.lineno, inside, typed) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             names = [f"{base}.{alias.name}" for alias in node.names]
-            yield from ((name if name in MODULES else base, node.lineno) for name in names)
-        waiting += ast.iter_child_nodes(node)
+            listed += [(name if name in MODULES else base, node.lineno, inside, typed) for name in names]
+        inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        waiting += [(each, inside, typed) for each in ast.iter_child_nodes(node) if not isinstance(each, ast.expr)]
+    return listed
 
 
 def within(name: str, *packages: str) -> bool:

@@ -96,9 +96,10 @@ def test_luigis_command_and_the_workers_of_data_stages(folder: Path) -> None:
     assert marks == ""
 
 
-def test_ranks_and_what_starts_them(folder: Path) -> None:
+@pytest.mark.parametrize("ranks", ["1", late("2")])
+def test_ranks_and_what_starts_them(folder: Path, ranks: str) -> None:
     path = toys.written(folder / "run.json", toys.config(folder, max_steps=2, epochs=...))
-    done, marks = ran(folder, interpreter.module("trainers.launch", path, "--ranks", "2"))
+    done, marks = ran(folder, interpreter.module("trainers.launch", path, "--ranks", ranks))
     assert done.returncode == 0, done.stderr
     assert marks == ""
 

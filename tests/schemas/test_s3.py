@@ -132,11 +132,11 @@ def test_any_request_of_a_run_may_be_its_last(first: int, bucket: str) -> None:
 
 def test_of_two_racing_runs_one_manifest_stands(bucket: str) -> None:
     same, differ = f"s3://{bucket}/same", f"s3://{bucket}/differ"
-    ended = [wait(child) for child in [start(lambda: write(same)) for _ in range(3)]]
-    assert [end.code for end in ended] == [0, 0, 0], ended
+    ended = [wait(child) for child in [start(lambda: write(same)) for _ in range(2)]]
+    assert [end.code for end in ended] == [0, 0], ended
     Dataset.open(same).check()
-    ended = [wait(child) for child in [start(lambda salt=salt: write(differ, salt)) for salt in range(3)]]
-    assert sorted(end.code for end in ended) == [0, 15, 15], ended
+    ended = [wait(child) for child in [start(lambda salt=salt: write(differ, salt)) for salt in range(2)]]
+    assert sorted(end.code for end in ended) == [0, 15], ended
     Dataset.open(differ).check()
     assert Dataset.open(differ).content_digest in [end.result for end in ended if end.code == 0]
 
