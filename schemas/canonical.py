@@ -53,7 +53,15 @@ def plain(value: object) -> Any:
 
 def canonical(value: object) -> str:
     """The one JSON text of `value`: sorted keys, no blanks, no NaN; what digests are taken of."""
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return canonical_of_plain(plain(value))
+
+
+_TEXT = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def canonical_of_plain(value: Any) -> str:
+    """`canonical` of what is plain JSON already, with texts as keys: looked through once."""
+    return _TEXT.encode(value)
 
 
 def json_digest(value: object) -> str:

@@ -70,6 +70,7 @@ class ModelServer:
     under_way: int = 0
     most_under_way: int = 0
     turned_away: int = 0
+    connections: int = 0
     busy_seconds: float = 0.0
     _since: float = 0.0
 
@@ -114,6 +115,7 @@ class ModelServer:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while await self._exchanged(reader, writer):
                 pass

@@ -179,7 +179,7 @@ class Answers(Protocol):
         ...
 
     def add(self, asked: str, answer: object) -> None:
-        """Write the answer to what has that key down, so that it is found by the next run."""
+        """Write the answer, plain JSON, to what has that key down, so that it is found by the next run."""
         ...
 
 

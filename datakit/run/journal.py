@@ -14,7 +14,7 @@ import threading
 from contextlib import suppress
 from typing import Any, BinaryIO
 
-from schemas.canonical import canonical
+from schemas.canonical import canonical_of_plain
 from schemas.store.storage import guarded
 from schemas.untrusted import strict_json
 
@@ -46,7 +46,7 @@ class Journal:
     def add(self, asked: str, answer: object) -> None:
         """Write an answer down; `StorageError` where that cannot be done."""
         assert len(asked) == _KEY, asked
-        body = canonical(answer).encode()
+        body = canonical_of_plain(answer).encode()
         with guarded("write", self.path), self._lock:
             if self._file is None:
                 self._file = _opened(self.path)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.canonical import canonical
+from schemas.canonical import canonical_of_plain
 from schemas.errors import printable
 from schemas.untrusted import strict_json
 
@@ -23,6 +23,7 @@ _WORDS = 160
 _TOKEN_BYTES = 512
 """JSON of one token with its number, text and log-probability, at most."""
 _SPARE = 1 << 18
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class Request:
     @property
     def data(self) -> bytes:
         """The body as the bytes that are sent: JSON in UTF-8, without blanks."""
-        return json.dumps(self.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        return _JSON.encode(self.body).encode()
 
     def key(self, served: str) -> str:
         """What it asks of the model with the identity `served`: SHA-256 in hex."""
-        return hashlib.sha256(f"{served}\x1f{self.path}\x1f{canonical(self.body)}".encode()).hexdigest()
+        return hashlib.sha256(f"{served}\x1f{self.path}\x1f{canonical_of_plain(self.body)}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -46,52 +46,68 @@ class Server:
         self.down_until = 0.0
         root = httpx2.URL(base)
         self._root = f"{root.scheme}://{root.netloc.decode('ascii')}"
-        first = limits.first_byte or limits.total
-        self._errors: Any = httpx2
-        self._client = httpx2.AsyncClient(
-            headers={**key.headers, "User-Agent": _AGENT, "Accept": "application/json", "Accept-Encoding": "identity"},
-            timeout=httpx2.Timeout(first, connect=limits.connect, pool=None),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=limits.concurrency),
-            trust_env=False,
-            follow_redirects=False,
-        )
+        self._httpx2: Any = httpx2
+        self._waits = httpx2.Timeout(limits.first_byte or limits.total, connect=limits.connect, pool=None).as_dict()
+        self._verify: Any = root.scheme == "https" and httpx2.create_ssl_context(trust_env=False)
+        self._headers = {
+            **key.headers,
+            "User-Agent": _AGENT,
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Connection": "keep-alive",
+        }
+        self._lanes: list[httpx2.AsyncHTTPTransport] = []
 
     async def send(self, request: Request, method: str = "POST") -> Reply:
         """The reply, of whatever status; `Unanswered` and `Refused` where there is none that can be read."""
         url = f"{self._root if request.path.startswith('/') else self.base + '/'}{request.path}"
         content = request.data if method == "POST" else None
-        headers = {"Content-Type": "application/json"} if content is not None else {}
+        kind = {} if content is None else {"Content-Type": "application/json"}
+        made = self._httpx2.Request(
+            method, url, headers={**self._headers, **kind}, content=content, extensions={"timeout": self._waits}
+        )
         started = time.monotonic()
         try:
-            return await asyncio.wait_for(
-                self._exchange(self._client.build_request(method, url, content=content, headers=headers), request),
-                self.limits.total,
-            )
+            return await asyncio.wait_for(self._exchange(made, request), self.limits.total)
         except (asyncio.TimeoutError, TimeoutError) as fault:
             raise Unanswered(f"no whole answer within {self.limits.total:g} s", slow=True) from fault
-        except self._errors.ConnectTimeout as fault:
+        except self._httpx2.ConnectTimeout as fault:
             raise Unanswered(f"no connection within {self.limits.connect:g} s", slow=True) from fault
-        except self._errors.TimeoutException as fault:
+        except self._httpx2.TimeoutException as fault:
             raise Unanswered(f"nothing came for {time.monotonic() - started:.3g} s", slow=True) from fault
-        except (self._errors.TransportError, OSError) as fault:
+        except (self._httpx2.TransportError, OSError) as fault:
             raise Unanswered(f"{type(fault).__name__}: {printable(self.key.cut_from(str(fault)), 120)}") from fault
 
     async def _exchange(self, request: httpx2.Request, asked: Request) -> Reply:
         started = time.monotonic()
-        response = await self._client.send(request, stream=True)
+        lane = self._lanes.pop() if self._lanes else self._new_lane()
         try:
-            coding = response.headers.get("content-encoding", "").strip().lower()
-            most = max(asked.answer_bytes, self.limits.answer_bytes)
-            data = self.key.cut_from_data(await _bounded(response.aiter_raw(), coding, most))
+            response = await lane.handle_async_request(request)
+            try:
+                coding = response.headers.get("content-encoding", "").strip().lower()
+                most = max(asked.answer_bytes, self.limits.answer_bytes)
+                data = self.key.cut_from_data(await _bounded(response.aiter_raw(), coding, most))
+            finally:
+                await response.aclose()
         finally:
-            await response.aclose()
-        self._client.cookies.clear()
+            self._lanes.append(lane)
         headers = {name: self.key.cut_from(value) for name, value in response.headers.items()}
         return Reply(response.status_code, headers, data, round(time.monotonic() - started, 6), self.base)
 
+    def _new_lane(self) -> httpx2.AsyncHTTPTransport:
+        """A connection for one request after another. A pool looks through all that it has at each request, which costs
+        more than the request itself; the lane that was used last is used next.
+        """
+        lane = self._httpx2.Limits(max_connections=None, max_keepalive_connections=1)
+        made: httpx2.AsyncHTTPTransport = self._httpx2.AsyncHTTPTransport(
+            verify=self._verify, trust_env=False, limits=lane
+        )
+        return made
+
     async def close(self) -> None:
         """Close the connections that are kept open for more requests."""
-        await self._client.aclose()
+        while self._lanes:
+            await self._lanes.pop().aclose()
 
 
 async def _bounded(pieces: AsyncIterator[bytes], coding: str, most: int) -> bytes:

@@ -52,6 +52,18 @@ def test_a_hidden_limit_is_found_and_kept_full() -> None:
     assert free.limit == 64
 
 
+def test_connections_are_as_many_as_requests_are_under_way_and_are_used_again() -> None:
+    with ModelServer(latency=0.002) as server:
+        generator = HttpGenerator(Asking.opened(Address.of(server.reference), Key(), Limits(concurrency=4)))
+        for first in (0, 40):
+            turns = [[{"role": "user", "content": f"question {number}"}] for number in range(first, first + 40)]
+            seeds = np.arange(40, dtype=np.uint64)
+            made = generator.generate(pa.table({"messages": turns}), Sampling(max_new_tokens=4), seeds)
+            assert made["error"].null_count == 40
+        generator.close()
+    assert server.asked.total() == 80 and 1 <= server.connections <= 4
+
+
 def test_a_burst_counts_once_and_a_limit_that_rises_is_found() -> None:
     pace = Pace(16)
     for _ in range(16):
