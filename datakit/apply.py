@@ -32,6 +32,7 @@ from datakit.run.runner import Local
 from datakit.run.shapes import failed, kept_by
 from datakit.run.work import Job, streams
 from schemas import Schema
+from schemas.canonical import canonical
 from schemas.dataset import Attempt, Dataset
 from schemas.errors import ConfigError, DataError, QuiverError
 from schemas.manifest import Parent, task_key_of
@@ -238,6 +239,7 @@ def _commit(job: Job, done: Sequence[Done], task_key: str, seconds: float, execu
         stats={"counts": dict(sorted(counts.items()))},
         facts=facts_of(job.op, job.inputs, job.resources, job.attempt.schema) | dict(done[0].facts if done else {}),
         runtime_info={
+            **_checks(done),
             "seconds": round(seconds, 3),
             "executor": executor.name,
             "processes": executor.processes,
@@ -246,3 +248,12 @@ def _commit(job: Job, done: Sequence[Done], task_key: str, seconds: float, execu
             "pyarrow": pa.__version__,
         },
     )
+
+
+def _checks(done: Sequence[Done]) -> dict[str, Any]:
+    """What each worker found of the models that were asked, by role, every different finding once."""
+    by_role: dict[str, dict[str, Any]] = {}
+    for shard in done:
+        for role, check in shard.checks.items():
+            by_role.setdefault(role, {})[canonical(check)] = check
+    return {"checks": {role: list(checks.values()) for role, checks in sorted(by_role.items())}} if by_role else {}

@@ -12,7 +12,7 @@ from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
 
 FAMILIES = ("io", "generate", "label", "filter", "blend", "template", "tokenize", "sql", "measure")
-INTERNAL = ("report", "online", "preview")
+INTERNAL = ("report", "online", "preview", "engines")
 """Families that no command runs: recipes and previews put their operations into graphs and steps."""
 
 

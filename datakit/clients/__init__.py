@@ -10,6 +10,7 @@ from __future__ import annotations
 from datakit.clients.protocols import ANSWERS as ANSWERS
 from datakit.clients.protocols import REPLIES as REPLIES
 from datakit.clients.protocols import TOKENIZED_PROMPTS as TOKENIZED_PROMPTS
+from datakit.clients.protocols import Compared as Compared
 from datakit.clients.protocols import Determinism as Determinism
 from datakit.clients.protocols import Environment as Environment
 from datakit.clients.protocols import Generator as Generator

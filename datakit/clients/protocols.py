@@ -192,6 +192,16 @@ class Journaled(Protocol):
         ...
 
 
+@runtime_checkable
+class Compared(Protocol):
+    """A client whose model was held against another computation before it was believed."""
+
+    @property
+    def compared(self) -> Mapping[str, Any]:
+        """What was compared, what was found, and how far it might have been off; plain JSON, for the manifest."""
+        ...
+
+
 def no_client(opened: object, protocol: type) -> ConfigError:
     """What is said of a thing that a backend opened and that is not what an operation asks: what it lacks of it."""
     kind = type(opened)

@@ -28,7 +28,7 @@ _EXAMPLES = 5
 @dataclass(frozen=True)
 class Done:
     """A finished shard, as a worker reports it; `keys` are the sorted hashes of its rows' keys, none without a key;
-    `facts` are those that the operation adds to the manifest.
+    `facts` are those that the operation adds to the manifest, `checks` by role what was found of the models it asked.
     """
 
     file: File
@@ -40,6 +40,7 @@ class Done:
     keys: Hashes
     details: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    checks: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Output:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.clients.protocols import Journaled
+from datakit.clients.protocols import Compared, Journaled
 from datakit.op import Blend, Context, Gather, GatherAll, Op, Read, Result
 from datakit.run.ahead import in_order
 from datakit.run.chunks import Chunks
@@ -115,7 +115,8 @@ def work(
     try:
         for chunk, result in answered:
             output.add(result, chunk.rows.num_rows)
-        return [replace(output.finish(), facts=job.op.facts(ctx))]
+        checks = {name: one.compared for name, one in opened.items() if isinstance(one, Compared)}
+        return [replace(output.finish(), facts=job.op.facts(ctx), checks=checks)]
     except BaseException:
         output.abort()
         raise

@@ -9,3 +9,5 @@ from pipelines.backends.hf_folder import HfFolder as HfFolder
 from pipelines.backends.http import Http as Http
 from pipelines.backends.nemo_model import NemoModel as NemoModel
 from pipelines.backends.peft_folder import PeftFolder as PeftFolder
+from pipelines.backends.trtllm import Trtllm as Trtllm
+from pipelines.backends.vllm import Vllm as Vllm

@@ -17,10 +17,11 @@ from pipelines.graph.backend import register
 from pipelines.graph.external import ImportedModel
 from pipelines.graph.node import GraphBuilder, Node
 from pipelines.graph.resolve import any_at, stem
-from schemas.errors import ConfigError, printable
+from schemas.errors import ConfigError, IntegrityError, printable
 from schemas.nemo.archive import small_files
 from schemas.nemo.model import is_nemo
 from schemas.store.commit import read_manifest
+from schemas.store.storage import shown
 from trainers.adapter_folder import is_adapters, read_adapters
 from trainers.config import read_json
 from trainers.file_digests import add_blocks, file_digest
@@ -110,6 +111,20 @@ def content_digest_of(folder: str, base: str = "") -> str:
     if base:
         digests["base"] = content_digest_of(base)
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def check_content(folder: str, base: str, named: str) -> None:
+    """`IntegrityError` where the model in `folder` is not the one of the digest `named` any more."""
+    now = content_digest_of(folder, base)
+    if now != named:
+        raise IntegrityError(
+            "source-changed",
+            f"the model in {shown(folder)} changed since this run was planned",
+            expected=named,
+            found=now,
+            kept="every finished stage; nothing of this model was published",
+            next="run the same command again: what it is now gets a key of its own",
+        )
 
 
 def _nemo_digest(root: Path) -> str:

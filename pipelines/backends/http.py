@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from datakit.clients.http import Address, Asking
     from datakit.clients.http.usage import Meter
 
-_INSIDE = ("inside", "gpus", "workers", "threads", "precision")
+_INSIDE = ("inside", "gpus", "alone", "workers", "threads", "precision")
 """Of a placement: what a model elsewhere has no say in."""
 
 

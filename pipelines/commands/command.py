@@ -222,5 +222,5 @@ def outstanding(targets: Sequence[Node], faults: Faults | None = None) -> tuple[
 
     nodes = ordered(targets, ends=stands)
     standing = [node for node in nodes if id(node) in reused and node.made]
-    todo = {(node.label, node.task_key): node for node in nodes if id(node) not in reused}
+    todo = {(node.label, node.task_key): node for node in nodes if node.made and id(node) not in reused}
     return list(todo.values()), standing

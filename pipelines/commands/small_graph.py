@@ -45,7 +45,7 @@ class Small:
 
     def of(self, targets: Sequence[Node]) -> list[Node]:
         """The small nodes of `targets`."""
-        for node in ordered(targets, ends=lambda one: id(one) in self.there or not one.made):
+        for node in ordered(targets, ends=lambda one: id(one) in self.there):
             self._small[id(node)] = small = self._made(node)
             if self._is_whole(node):
                 self._whole.add(id(small))

@@ -4,6 +4,7 @@ ImportedModel     a checkpoint made of a Hugging Face folder (trainers.import_hf
 ConvertedModel    a Hugging Face folder made of a checkpoint (trainers.export); adapters merged (trainers.merge)
 MeasuredModel     a reward model's checkpoint with mean and spread of its rewards
 ExternalModel     a function, a server, another engine's folder: asked where it is, never made
+EngineModel       a model in an engine of another program (vLLM): its folder, and what our network thinks of a few texts
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
+from urllib.parse import urlencode
 
 from pipelines.graph.model_files import outputs_in, positions_in
 from pipelines.graph.node import Node
@@ -87,7 +89,7 @@ class ConvertedModel(Node):
     """
 
     model: Node
-    does: Literal["export", "merge", "measure"]
+    does: Literal["export", "merge", "measure", "ask"]
     settings: tuple[tuple[str, str], ...] = ()
 
     @graph_property
@@ -141,7 +143,7 @@ class MeasuredModel(ConvertedModel):
     the weights stay as they are.
     """
 
-    does: Literal["export", "merge", "measure"] = "measure"
+    does: Literal["export", "merge", "measure", "ask"] = "measure"
     rewards: Node
 
     @graph_property
@@ -151,6 +153,55 @@ class MeasuredModel(ConvertedModel):
     @property
     def parents(self) -> Mapping[str, Node]:
         return {"checkpoint": self.model, "rewards": self.rewards}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EngineModel(ConvertedModel):
+    """A model that the engine of the backend `engine` answers for, from a Hugging Face folder: the export `folder` of
+    the checkpoint `model`, or the one at `place` that `model` was imported from, as it is by its `content_digest`.
+
+    Nothing makes it, but what it stands on is made first. `known` are rows of a few texts with our own network's
+    log-probabilities, which the engine's are held against. `positions` is the most tokens that it reads (0: the
+    model's).
+    """
+
+    made: ClassVar[bool] = False
+
+    does: Literal["export", "merge", "measure", "ask"] = "ask"
+    engine: str
+    known: Node
+    folder: Node | None = None
+    place: str = ""
+    content_digest: str = ""
+    positions: int = 0
+
+    @property
+    def kind(self) -> str:
+        return self.engine
+
+    @property
+    def work(self) -> Mapping[str, Any]:
+        """The engine: other draws than our own sampler's."""
+        return {"name": self.engine, "version": 1, "params": {}}
+
+    @functools.cached_property
+    def url(self) -> str:
+        """What its backend opens: the folder, and behind it where the checkpoint and the known rows are."""
+        parts = {"checkpoint": self.model.url, "known": self.known.url, "content_digest": self.content_digest}
+        return f"{self.engine}:{self.folder.url if self.folder else self.place}?{urlencode(parts)}"
+
+    @property
+    def max_sequence_length(self) -> int | None:
+        given = [one for one in (self.model.max_sequence_length, self.positions) if one]
+        return min(given, default=None)
+
+    @property
+    def parents(self) -> Mapping[str, Node]:
+        made = {} if self.folder is None else {"folder": self.folder}
+        return {"checkpoint": self.model, "known": self.known, **made}
+
+    def manifest(self) -> None:
+        return None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

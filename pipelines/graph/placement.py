@@ -33,7 +33,7 @@ class Placement:
     `inside`: in the worker processes of the stage; `gpus`: on so many GPUs a worker where there are some, and then as
     many workers as that makes (one with all of them where there are fewer); otherwise one worker per core, each with
     `threads` threads (a number that may change the last bits of a product, so it never follows the number of workers).
-    `workers` is the most there are of them.
+    `workers` is the most there are of them; where it is `alone`, one has the whole machine that has no GPU.
     Not `inside`: elsewhere, through one client that has `concurrency` requests under way over all of its calls, which
     come from as many threads; a request that takes longer than `timeout` seconds has failed.
     `precision` is what a network inside computes in; `open` is handed that which the operation asks for, unless the
@@ -42,6 +42,7 @@ class Placement:
 
     inside: bool = True
     gpus: int = 0
+    alone: bool = False
     workers: int | None = None
     threads: int = 1
     concurrency: int = 1

@@ -13,19 +13,18 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any
 
-from pipelines.backends.hf_folder import content_digest_of
+from pipelines.backends.hf_folder import check_content
 from pipelines.cli.console import Stage
 from pipelines.graph.external import ConvertedModel, ImportedModel, MeasuredModel
 from pipelines.runtime.resources import open_tokenizer
 from pipelines.runtime.tasks import Make, makes
 from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
-from schemas.errors import IntegrityError, QuiverError, WorkerError
+from schemas.errors import QuiverError, WorkerError
 from schemas.manifest import Parent
 from schemas.process.parent import end_with_parent
 from schemas.stats import std
 from schemas.store.commit import read_manifest
-from schemas.store.storage import shown
 from trainers.images import FACT
 
 
@@ -103,20 +102,6 @@ def _import(folder: str, base: str, url: str, task_key: str, tokenizer: str | No
     given: dict[str, Any] = {"task_key": task_key, "tokenizer_from": tokenizer, "facts": facts, "say": lines.append}
     import_hf(folder, url, base=base, as_named=functools.partial(check_content, folder, base, named), **given)
     return ", ".join(lines)
-
-
-def check_content(folder: str, base: str, named: str) -> None:
-    """`IntegrityError` where the model in `folder` is not the one of the digest `named` any more."""
-    now = content_digest_of(folder, base)
-    if now != named:
-        raise IntegrityError(
-            "source-changed",
-            f"the model in {shown(folder)} changed since this run was planned",
-            expected=named,
-            found=now,
-            kept="every finished stage; nothing of this model was published",
-            next="run the same command again: what it is now gets a key of its own",
-        )
 
 
 def _turn_end(place: str, lines: list[str]) -> TurnEnd:

@@ -11,6 +11,7 @@ import functools
 from datakit.op import Precision
 from datakit.run.resource import Resource
 from pipelines.graph.backend import ROLES, backend_of
+from pipelines.graph.external import EngineModel
 from pipelines.graph.node import Node, resource_key
 from pipelines.graph.opening import model_resource
 from schemas import Schema
@@ -43,6 +44,8 @@ def _tokenizer_id(node: Node) -> str:
     """The identity of the tokenizer that lies at `node`, or whose ids the model there reads."""
     if node.kind == "dataset":
         return dataset_identity(Dataset.open(node.url))
+    if isinstance(node, EngineModel):
+        return _tokenizer_id(node.model)
     if not node.made:
         return node.tokenizer_id
     manifest = node.manifest()

@@ -149,10 +149,13 @@ def task_of(node: Node) -> Make:
 
 
 def tasks_of(nodes: Iterable[Node]) -> list[luigi.Task]:
-    """The tasks that make `nodes`, each once; what is found needs none."""
-    return list(dict.fromkeys(task_of(node) for node in nodes if node.made))
+    """The tasks that make `nodes`, each once; what is found needs none, but what it stands on may."""
+    made = [one for node in nodes for one in ((node,) if node.made else node.parents.values())]
+    return list(dict.fromkeys(task_of(node) for node in made if node.made))
 
 
 def complete(node: Node, read: ReadManifest = read_manifest) -> bool:
-    """Whether `node` lies where it belongs."""
-    return not node.made or NodeTarget(node, read).exists()
+    """Whether `node` lies where it belongs; what is not made is as complete as what it stands on."""
+    if node.made:
+        return NodeTarget(node, read).exists()
+    return all(complete(parent, read) for parent in node.parents.values())

@@ -28,6 +28,8 @@ def workers_of(node: Table, processes: int) -> tuple[int, Sequence[Mapping[str, 
     processes = min([processes, *(placement.workers for placement in placements if placement.workers is not None)])
     each = max((placement.gpus for placement in placements), default=0)
     devices = visible_gpus() if each else ()
+    if not devices and any(placement.alone for placement in placements):
+        return 1, ()
     workers = range(max(1, len(devices) // each)) if devices else ()
     chosen = [",".join(devices[number * each : (number + 1) * each]) for number in workers][:processes]
     return (len(chosen), [{_VISIBLE: device} for device in chosen]) if chosen else (processes, ())

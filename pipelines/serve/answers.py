@@ -18,8 +18,8 @@ from pipelines.serve.replies import PromptScores
 from schemas.errors import QuiverError, printable
 
 if TYPE_CHECKING:
+    from trainers.engine.inference.answer_texts import StopTexts
     from trainers.engine.inference.continuous import Answer
-    from trainers.engine.inference.generator import StopTexts
 
 Ints = npt.NDArray[np.int64]
 

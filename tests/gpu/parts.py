@@ -6,6 +6,7 @@ A line is a flat dict; `part` and `name` say what was measured, `error` why it w
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 import tempfile
@@ -157,7 +158,55 @@ def digits(where: Where, deadline: float) -> Iterator[Line]:
     yield line | ({} if child.error is None else {"error": child.error})
 
 
+def engines(where: Where, deadline: float) -> Iterator[Line]:
+    """Answers of vLLM and of TensorRT-LLM in our own workers, each held against our own network (docs/engines.md)."""
+    for kind, library in (("vllm", "vllm"), ("trtllm", "tensorrt_llm")):
+        lacking = [
+            name for name in (library, "transformers", "polars", "luigi") if importlib.util.find_spec(name) is None
+        ]
+        if lacking:
+            yield {"name": kind, "error": f"not run: {', '.join(lacking)} not installed"}
+            continue
+        yield from (_engine(where, deadline, kind, precision) for precision in ("fp32", "bf16"))
+
+
+def _engine(where: Where, deadline: float, kind: str, precision: str) -> Line:
+    """32 greedy answers of 64 tokens as a command, and what its manifest says was found; 11 where it differs."""
+    from schemas.store.commit import read_manifest
+    from tests import pages
+
+    folder, name = where.work / f"engine-{kind}", f"{kind} {precision}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "llama").exists():
+        pages.model(folder / "llama", **_LLAMA)
+        rows = [json.dumps({"prompt": f"What comes after {number}?"}) for number in range(4 if where.toy else 32)]
+        (folder / "prompts.jsonl").write_text("\n".join(rows) + "\n")
+    asked = ["--model", f"{kind}:llama,precision={precision},memory=0.5", "--prompts", "prompts.jsonl", "--greedy"]
+    command = [sys.executable, "-m", "luigi", "--module", "pipelines", "Generate", *asked, "--max-new-tokens"]
+    began = time.monotonic()
+    child = Child([*command, "8" if where.toy else "64"], deadline, cwd=folder, gpu=where.gpu)
+    places = list(child.lines())
+    line: Line = {"name": name, "seconds": time.monotonic() - began}
+    if child.error is not None:
+        return line | {"error": child.error} | ({"agrees": False} if "engine-differs" in child.error else {})
+    manifest = read_manifest(str(folder / places[-1].split()[-1]))
+    assert manifest is not None, places
+    [compared] = manifest.runtime_info["checks"]["generator"]
+    figures = {f"{part}_{what}": compared[part][what] for part in ("given", "drawn") for what in ("mean", "greatest")}
+    return line | {"rows": manifest.num_rows, "engine": compared["engine"], **figures, "agrees": True}
+
+
+_LLAMA = {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+}
+"""Heads of 64 channels: engines' kernels know no smaller ones."""
+
 _APART = ("loss", "norm", "tolerance", "different_greedy", "different_drawn", "logprobs", "read_again", "agrees")
+_ENGINES = ("engine", "rows", "seconds", "given_mean", "given_greatest", "drawn_mean", "drawn_greatest", "agrees")
 _SPEED = ("tokens_per_second", "mfu", "memory_b", "seconds", "steps")
 PARTS: Mapping[str, Part] = {
     "machine": Part(machine, 40, "Machine", ()),
@@ -168,5 +217,6 @@ PARTS: Mapping[str, Part] = {
     "sampler": Part(sampler, 100, "Sampling at the shape of Llama 3.2 1B, bf16", (*_SPEED[:1], *_SPEED[2:4])),
     "speed-7b": Part(_speed("7b", ("full",)), 150, "Training at the shape of Llama 2 7B, bf16", _SPEED),
     "te": Part(transformer_engine, 60, "Transformer Engine and local layers, bf16", _APART[:3] + _APART[-1:]),
+    "engines": Part(engines, 400, "Engines in process, against our own network", _ENGINES),
     "digits": Part(digits, 420, "`RestIteration` on `digits`", ("seconds", "gold_before", "gold_after")),
 }

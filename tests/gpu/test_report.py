@@ -19,6 +19,7 @@ from tests.gpu.measure import check_room
 from tests.gpu.networks import NETWORKS, SHAPES
 from tests.gpu.parts import PARTS, Line, Part, Where
 from tests.pipelines.commands import REST
+from tests.pipelines.engines.conftest import PUBLISHED
 
 
 def dry_run(folder: Path, parts: str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -60,6 +61,19 @@ def test_a_dry_run_of_an_iteration_tells_accuracy_before_and_after(tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = report.read(tmp_path / "out" / "report.jsonl")
     assert 0 <= line["gold_before"] <= 1 and 0 <= line["gold_after"] <= 1 and "error" not in line
+
+
+@pytest.mark.slow
+def test_a_dry_run_holds_engines_against_our_own_network_and_says_which_are_not_there(tmp_path: Path) -> None:
+    """vLLM is a stand-in here; the other one is not installed."""
+    (tmp_path / "vllm").symlink_to(PUBLISHED / "vllm")
+    done = dry_run(tmp_path, "engines", PYTHONPATH=str(tmp_path), OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = {line["name"]: line for line in report.read(tmp_path / "out" / "report.jsonl")}
+    assert set(lines) == {"vllm fp32", "vllm bf16", "trtllm"} and "not run: tensorrt_llm" in lines["trtllm"]["error"]
+    for precision in ("fp32", "bf16"):
+        line = lines[f"vllm {precision}"]
+        assert line["agrees"] is True and line["rows"] == 4 and line["given_greatest"] < 1e-4, line
 
 
 def test_an_error_stays_in_its_place_and_the_next_task_goes_on() -> None:

@@ -9,12 +9,11 @@ import pyarrow as pa
 import pytest
 from commands import luigi
 
-from pipelines.backends.hf_folder import content_digest_of, imported_model
+from pipelines.backends.hf_folder import check_content, content_digest_of, imported_model
 from pipelines.graph.backend import backend_of, model_at
 from pipelines.graph.external import ImportedModel
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
-from pipelines.makers.models import check_content
 from schemas import SAMPLES
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, IntegrityError

@@ -22,7 +22,7 @@ INSTALLED = PYTHON.parents[1] / ".installed"
 CONTEXT = 256
 """Tokens that the served model reads, prompt and answer together."""
 _STARTS_IN = 600.0
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -67,7 +67,7 @@ class VllmServer:
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", *place, *where, *_SETTINGS, *self.settings],
-                env={**os.environ, **_ENVIRONMENT},
+                env={**os.environ, **ENVIRONMENT},
                 cwd=self.log.parent,
                 stdout=output,
                 stderr=subprocess.STDOUT,

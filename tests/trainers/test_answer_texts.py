@@ -16,7 +16,7 @@ from datakit.clients import Sampling
 from schemas.manifest import Manifest
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.inference import generator
-from trainers.engine.inference.generator import StopTexts
+from trainers.engine.inference.answer_texts import StopTexts
 
 VOCABULARY = 520
 """A few rows more than the tokenizer has tokens, as padded networks have."""

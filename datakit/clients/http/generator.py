@@ -14,10 +14,10 @@ from datakit.clients.http import chat, completions, token_ids
 from datakit.clients.http.choices import cut_at
 from datakit.clients.http.client import HttpClient
 from datakit.clients.http.exchange import Reply, Request
-from datakit.clients.http.seeds import base_seed
 from datakit.clients.http.usage import COUNTED, Meter
 from datakit.clients.protocols import ANSWERS
 from datakit.clients.sampling import Sampling
+from datakit.clients.seeds import base_seed
 from schemas.rows.samples import REASONING
 from schemas.rows.usage import USAGE
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from datakit.clients.http import chat
 from datakit.clients.http.client import HttpClient
-from datakit.clients.http.seeds import base_seed
 from datakit.clients.http.usage import COUNTED, Meter
 from datakit.clients.protocols import REPLIES
 from datakit.clients.sampling import Sampling
+from datakit.clients.seeds import base_seed
 from schemas.rows.usage import USAGE
 
 

@@ -19,7 +19,7 @@ from datakit.clients import ANSWERS, Sampling
 from datakit.clients.http import Address, Asking, HttpGenerator, Limits, chat
 from datakit.clients.http.address import Key
 from datakit.clients.http.exchange import Reply
-from datakit.clients.http.seeds import base_seed
+from datakit.clients.seeds import base_seed
 from datakit.generate import Complete
 from datakit.run.resource import Resource
 from datakit.tokenize import Drawn

@@ -13,7 +13,7 @@ import pytest
 from commands import luigi
 
 from datakit.clients import TOKENIZED_PROMPTS, Sampling
-from datakit.clients.http.seeds import base_seed
+from datakit.clients.seeds import base_seed
 from datakit.op import NOTHING
 from pipelines.backends.http import Http, Served
 from schemas import MESSAGES, Column, Schema

@@ -19,8 +19,8 @@ from pipelines.serve.guards import Guards, as_json
 from pipelines.serve.metrics import Metrics
 from pipelines.serve.streams import StreamedText
 from tests.pipelines.serve.served import in_process, policy, reward
+from trainers.engine.inference.answer_texts import StopTexts
 from trainers.engine.inference.continuous import Answer
-from trainers.engine.inference.generator import StopTexts
 from trainers.engine.inference.token_sampling import Distribution
 
 

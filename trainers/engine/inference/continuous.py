@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from trainers.engine.inference import passes, token_sampling
-from trainers.engine.inference.generator import Generator, StopTexts
+from trainers.engine.inference.answer_texts import StopTexts
+from trainers.engine.inference.generator import Generator
 from trainers.engine.inference.passes import Ints
 from trainers.engine.inference.token_sampling import Distribution
 from trainers.engine.megatron.cache import SlotCache

@@ -34,8 +34,9 @@ from trainers.engine.checkpoint import checkpoint
 from trainers.engine.checkpoint.saves import Saves
 from trainers.engine.data.feed import GlobalBatch, global_batch
 from trainers.engine.data.rows import TokenTable
+from trainers.engine.inference.answer_texts import read_tokenizer
 from trainers.engine.inference.frozen import FrozenModel, Scorer
-from trainers.engine.inference.generator import Generator, read_tokenizer
+from trainers.engine.inference.generator import Generator
 from trainers.engine.inference.live import inference_network
 from trainers.engine.megatron import lora, parallel
 from trainers.engine.megatron.model import Network

@@ -1,4 +1,4 @@
-"""Seeds of requests: a server draws answer i of a request with the request's seed + i.
+"""Seeds of requests: answer i to a prompt is drawn with the prompt's base + i, by servers and by engines in process.
 
 A base is a 63-bit number whose low 16 bits are zero, so that of any 65,536 answers to each prompt no two share a seed,
 and more answers to a prompt go on where the first ones ended.
