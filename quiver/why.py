@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from datakit.catalog.ask import workspace_process
 from datakit.catalog.last_run import last_run
 from datakit.catalog.named import matching, newest
+from datakit.catalog.rollouts import steps_gone
 from datakit.catalog.trained_on import ONLINE
 from datakit.catalog.workspace import Entry, read_workspace
 from datakit.trace.fed import Fed
@@ -45,8 +46,8 @@ def why(command: Command, arguments: Sequence[str]) -> Iterable[str]:
         tracer = Tracer(workspace, process)
         named = _checkpoint(tracer, words[0])
         if named is not None and "withdrawn" not in options:
-            fed = Fed(tracer, process, named)
-            yield from _fed_json(fed) if "json" in options else _fed(fed, options)
+            fed, gone = Fed(tracer, process, named), steps_gone(workspace).get(named.place, frozenset())
+            yield from _fed_json(fed, gone) if "json" in options else _fed(fed, options, gone)
             return
         rows = [tracer.identified(word, options.get("key", "")) for word in words]
         last = last_run(tracer.lineage)
@@ -56,12 +57,13 @@ def why(command: Command, arguments: Sequence[str]) -> Iterable[str]:
             return
         trace = tracer.trace(rows[0])
     chosen = [one for one in trace.events if "all" in options or one.entry.place in last] or trace.events
+    all_gone = steps_gone(workspace)
     if "json" in options:
-        answer = {"key": trace.row[0], "id": trace.row[1], "events": [_plain(one, last) for one in trace.events],
-                  "unread": trace.unread}  # fmt: skip
+        events = [_plain(one, last, all_gone) for one in trace.events]
+        answer = {"key": trace.row[0], "id": trace.row[1], "events": events, "unread": trace.unread}
         yield json.dumps(grid.plain(answer), indent=1)
         return
-    yield from _events(trace.row, chosen)
+    yield from _events(trace.row, chosen, all_gone)
     others = {one.entry.place for one in trace.events} - {one.entry.place for one in chosen}
     if others:
         yield ""
@@ -76,7 +78,7 @@ def _checkpoint(tracer: Tracer, word: str) -> Entry | None:
     return newest(same, last_run(tracer.lineage)) if same else None
 
 
-def _events(row: tuple[str, str], events: Sequence[Event]) -> Iterator[str]:
+def _events(row: tuple[str, str], events: Sequence[Event], gone: Mapping[str, Collection[int]]) -> Iterator[str]:
     """A line for each fact, below the folder of the result; rows of one result to which the same befell are one."""
     yield terminal.wrapped(f"{printable(row[0])} {printable(row[1], 200)}")
     folders: dict[str, dict[Any, list[Event]]] = defaultdict(lambda: defaultdict(list))
@@ -88,7 +90,7 @@ def _events(row: tuple[str, str], events: Sequence[Event]) -> Iterator[str]:
         if not listed:
             continue
         yield from ("", printable(folder, terminal.width()))
-        cells = [(printable(several[0].entry.name.removeprefix(f"{folder}/"), _CELL), _summary(several, row))
+        cells = [(printable(several[0].entry.name.removeprefix(f"{folder}/"), _CELL), _summary(several, row, gone))
                  for several in listed]  # fmt: skip
         yield from terminal.table(cells, "  ")
     passed = sum(map(_passes, events))
@@ -109,7 +111,7 @@ def _passes(event: Event) -> bool:
     return event.kind == "kept" and event.entry.made.op.startswith(_QUIET)
 
 
-def _summary(events: Sequence[Event], row: tuple[str, str]) -> str:
+def _summary(events: Sequence[Event], row: tuple[str, str], gone: Mapping[str, Collection[int]]) -> str:
     """What befell the rows of `events`, in words."""
     first, count = events[0], len(events)
     op, values = printable(first.entry.made.op, _CELL), _measured(events)
@@ -131,7 +133,7 @@ def _summary(events: Sequence[Event], row: tuple[str, str]) -> str:
         return f"{who}DROPPED by {op}: {_reason(events)}"
     if first.kind == "left out":
         return f"{who}left out by {op}{_part(first.entry)}: it holds other rows"
-    return f"{who}{_learnt(events)}"
+    return f"{who}{_learnt(events, gone.get(first.entry.place, ()))}"
 
 
 def _measured(events: Sequence[Event]) -> str:
@@ -169,12 +171,14 @@ def _part(entry: Entry) -> str:
     return f" (part {printable(part, _CELL)})" if entry.made.op == "blend.split" and isinstance(part, str) else ""
 
 
-def _learnt(events: Sequence[Event]) -> str:
-    """What a training made of rows."""
+def _learnt(events: Sequence[Event], gone: Collection[int]) -> str:
+    """What a training made of rows; `gone` are steps of an online run whose rows were dropped."""
     first = events[0]
     place = shown(first.entry.place)
     if first.kind == "trained":
         drawn = f"; drawn in {run_folder_of(place)}/{ROLLOUTS}" if first.entry.made.op == ONLINE else ""
+        if lost := _drawn_and_gone(events, gone):
+            drawn += f", where {_spans(lost)} {'is' if len(lost) == 1 else 'are'} gone (keep_rollouts)"
         return f"TRAINED in {_steps([one for event in events for one in event.steps])}{drawn}"
     return {
         "not reached": "in its data, but none of its steps reached it",
@@ -182,6 +186,35 @@ def _learnt(events: Sequence[Event]) -> str:
         "asked": f"a prompt of this online run: its answers lie in {run_folder_of(place)}/{ROLLOUTS}",
         "validated": "judged by it: a row of its validation data",
     }[first.kind]
+
+
+def _drawn_and_gone(events: Iterable[Event], gone: Collection[int]) -> list[int]:
+    """Those of the steps that drew what `events` were learnt in whose rows are `gone`; an optimizer step is a part of
+    one.
+    """
+    learnt = {(_updates(event.entry), one.get("step")) for event in events for one in event.steps}
+    drawn = {(step - 1) // updates + 1 for updates, step in learnt if isinstance(step, int)}
+    return sorted(drawn & {*gone})
+
+
+def _updates(entry: Entry) -> int:
+    """Optimizer steps of each step of an online run."""
+    step = entry.made.params.get("step")
+    updates = step.get("updates") if isinstance(step, Mapping) else None
+    return updates if isinstance(updates, int) and updates > 0 else 1
+
+
+def _spans(steps: Sequence[int]) -> str:
+    """`steps 1 to 4 and 7`, of sorted numbers."""
+    spans: list[list[int]] = []
+    for one in steps:
+        if spans and one == spans[-1][1] + 1:
+            spans[-1][1] = one
+        else:
+            spans.append([one, one])
+    texts = [str(first) if first == last else f"{first} to {last}" for first, last in spans]
+    several = f"{', '.join(texts[:-1])} and {texts[-1]}" if len(texts) > 1 else texts[0]
+    return f"step{'s' * (len(steps) > 1)} {several}"
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
@@ -196,7 +229,7 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
     return f"step{'s' * (len(steps) > 1)} {numbers}{gap}: loss {losses}; {weight}"
 
 
-def _fed(fed: Fed, options: Mapping[str, str]) -> Iterator[str]:
+def _fed(fed: Fed, options: Mapping[str, str], gone: Collection[int]) -> Iterator[str]:
     """How many rows fed a checkpoint, what they came through, how many steps learnt them."""
     entry, totals = fed.checkpoint, fed.totals()
     own = printable(fed.key)
@@ -214,6 +247,11 @@ def _fed(fed: Fed, options: Mapping[str, str]) -> Iterator[str]:
         )
     elif not fed.online:
         yield "No records tell in which steps they were learnt."
+    if gone:
+        yield terminal.wrapped(
+            f"What it asked, drew and learnt in {_spans(sorted(gone))} is gone (keep_rollouts); FROM rollouts tells "
+            "what it was."
+        )
     yield from ("", "What they came through")
     cells = []
     for one in fed.passed():
@@ -234,7 +272,7 @@ def _settings(params: Mapping[str, Any]) -> Iterator[str]:
             yield f"{printable(name)} {printable(json.dumps(value) if isinstance(value, list | dict) else value, 40)}"
 
 
-def _fed_json(fed: Fed) -> Iterator[str]:
+def _fed_json(fed: Fed, gone: Collection[int]) -> Iterator[str]:
     """The same, and every row, each in a line."""
     passed = fed.passed()
     head = {
@@ -242,6 +280,7 @@ def _fed_json(fed: Fed) -> Iterator[str]:
         "data": fed.data.entry.place,
         "key": fed.key,
         "online": fed.online,
+        **({"steps_gone": sorted(gone)} if fed.online else {}),
         **fed.totals(),
         "passed": [
             {"place": one.entry.place, "rows": one.rows, "op": one.entry.made.op, "settings": one.entry.made.params}
@@ -291,8 +330,9 @@ def _reached_json(matches: Sequence[Reached], last: frozenset[str]) -> Iterator[
     )
 
 
-def _plain(event: Event, last: frozenset[str]) -> dict[str, Any]:
+def _plain(event: Event, last: frozenset[str], gone: Mapping[str, Collection[int]]) -> dict[str, Any]:
     entry = event.entry
+    lost = _drawn_and_gone([event], gone.get(entry.place, ()))
     return {
         "place": entry.place,
         "kind": event.kind,
@@ -307,6 +347,7 @@ def _plain(event: Event, last: frozenset[str]) -> dict[str, Any]:
         "made_of": event.made_of,
         "values": event.values,
         "steps": [*event.steps],
+        **({"steps_gone": lost} if entry.made.op == ONLINE else {}),
     }
 
 

@@ -12,6 +12,7 @@ process commits.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -23,6 +24,7 @@ from schemas import display, frames
 from schemas.errors import IntegrityError, QuiverError
 from schemas.manifest import MANIFEST, File, Manifest, Parent
 from schemas.migration import conformed, migrated
+from schemas.run_layout import DROPPED
 from schemas.schema import Schema
 from schemas.shards import ROWS_PER_GROUP, ShardWriter, Verify, open_shard, shard_name, stats_of
 from schemas.store import commit
@@ -58,15 +60,7 @@ class Dataset:
         place = normal(url)
         manifest = commit.read_manifest(place)
         if manifest is None:
-            raise IntegrityError(
-                "dataset-missing",
-                f"no dataset at {shown(place)}",
-                expected=f"a folder with {MANIFEST}, which is written last",
-                found="no manifest: the task that makes it has not finished",
-                where=shown(place),
-                kept="nothing was changed",
-                next="run the task that makes it, or correct the path",
-            )
+            raise _missing(place)
         if manifest.kind != "dataset":
             raise IntegrityError(
                 "not-a-dataset",
@@ -386,3 +380,17 @@ def _stored(parquet: pq.ParquetFile, schema: Schema) -> list[str]:
     """Those columns that the file holds: one of an earlier version may lack some."""
     there = parquet.schema_arrow.names
     return [name for name in schema.names if name in there]
+
+
+def _missing(place: str) -> IntegrityError:
+    """Why there is no dataset at `place`: it was not finished, or it was one whose rows were dropped."""
+    dropped = "://" not in place and os.path.isfile(f"{place}/{DROPPED}")
+    return IntegrityError(
+        "dataset-missing",
+        f"no dataset at {shown(place)}",
+        expected=f"a folder with {MANIFEST}, which is written last",
+        found="rows that were dropped (keep_rollouts)" if dropped else "no manifest: its task has not finished",
+        where=shown(place),
+        kept="nothing was changed",
+        next='quiver sql "FROM rollouts WHERE gone"' if dropped else "run the task that makes it, or correct the path",
+    )

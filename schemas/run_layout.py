@@ -7,7 +7,7 @@ saves/step-00000020/   what it goes on from
 logs/                  one file for each rank, and what started them said
 tensorboard/           curves
 records/               what training saw, until it is published beside the checkpoint
-rollouts/              of an online run: what its steps asked, drew and learnt
+rollouts/              of an online run: what its steps asked, drew and learnt, as far as it is to stay
 critic/, critic.run/   of an online run: the checkpoint and the run of what learns beside the policy
 """
 
@@ -28,6 +28,8 @@ SLURM_LOG = "slurm.log"
 TENSORBOARD = "tensorboard"
 RECORDS = "records"
 ROLLOUTS = "rollouts"
+DROPPED = "_dropped.json"
+"""What stays of a dataset of rollouts that was dropped (`keep_rollouts`): its manifest, under another name."""
 
 
 def run_folder_of(checkpoint: str) -> str:

@@ -7,7 +7,6 @@ traceback in a file. The configuration and the presence of the inputs are checke
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -52,7 +51,7 @@ def main_of(arguments: list[str] | None, usage: str, plan: Callable[[str], Plann
     except SystemExit as exit_:
         rank.leave(exit_.code if isinstance(exit_.code, int) else 1)
         raise
-    if error is not None and (_rank() == 0 or error.code not in (2, 10, 20, 75)):
+    if error is not None and (rank.number() == 0 or error.code not in (2, 10, 20, 75)):
         print(error_text(error), file=sys.stderr, flush=True)
     rank.leave(code, error)
     return code
@@ -117,7 +116,7 @@ def once(run: Run, train: Callable[[Dataset, str], None]) -> None:
 def _finished(run: Run, task_key: str, parents: Sequence[Parent]) -> bool:
     if find_existing(run.paths.out, task_key, "checkpoint", parents) is None:
         return False
-    if _rank() == 0:
+    if rank.number() == 0:
         print(f"{run.paths.out} is already finished", file=sys.stderr)
     return True
 
@@ -149,14 +148,10 @@ def _init_manifest(init: str) -> Manifest:
     return manifest
 
 
-def _rank() -> int:
-    return int(os.environ.get("RANK", "0"))
-
-
 def _ours(error: Exception, folder: Path) -> QuiverError:
     """What to say of an exception that nobody meant: a rank lost the others, or a bug; the traceback goes to a file."""
     text = "".join(traceback.format_exception(error))
-    path = folder / f"traceback-{_rank()}.txt"
+    path = folder / f"traceback-{rank.number()}.txt"
     try:
         own_folder(path.parent)
         replace_file(path, text)
@@ -164,7 +159,7 @@ def _ours(error: Exception, folder: Path) -> QuiverError:
         print(text, file=sys.stderr)
     message = str(error).splitlines()[0] if str(error) else ""
     bug = QuiverError("bug", f"{type(error).__name__}: {printable(message, 200)} (see {path})")
-    return lost_peer(error, _rank(), str(path)) or bug
+    return lost_peer(error, rank.number(), str(path)) or bug
 
 
 if __name__ == "__main__":

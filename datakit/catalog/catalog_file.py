@@ -24,11 +24,12 @@ from datakit.catalog.fact_views import Columns, fact_views, listed
 from datakit.catalog.forensics import FORENSICS, forensic_views, of_main
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
+from datakit.catalog.rollout_view import ROLLOUT, rollout_rows
 from datakit.catalog.rollouts import of_last_runs, rollouts_of
 from datakit.catalog.row_views import Chosen, row_views
 from datakit.catalog.sql_text import literal, name
 from datakit.catalog.stacked import View
-from datakit.catalog.workspace import Workspace
+from datakit.catalog.workspace import GONE, Workspace
 from datakit.duck.session import CONFIG
 from schemas.errors import DataError, QuiverError, StorageError, printable
 from schemas.store.ownfiles import own_folder, replace_file
@@ -38,7 +39,7 @@ CATALOG = "catalog.duckdb"
 EVERYTHING = "everything"
 """The schema of views that show every variant. Their columns mean the same; what they mean stands with the others."""
 
-_FORMAT = 8
+_FORMAT = 9
 """Rises when the views become others over the same manifests."""
 
 _LEFT_SECONDS = 86400
@@ -59,12 +60,14 @@ def views_of(workspace: Workspace) -> dict[Name, View]:
     """
     lineage = Lineage(workspace.entries)
     last = last_run(lineage)
-    rollouts = rollouts_of(workspace.rollouts)
+    rollouts = rollouts_of([*workspace.rollouts, *workspace.dropped])
     views: dict[Name, View] = {}
     for schema in (EVERYTHING, "main"):
         entries = [one for one in workspace.entries if schema == EVERYTHING or one.place in last]
-        drawn = rollouts if schema == EVERYTHING else of_last_runs(rollouts, workspace.entries, last)
+        own = rollouts if schema == EVERYTHING else of_last_runs(rollouts, workspace.entries, last)
+        drawn = [one for one in own if one.entry.damage != GONE]
         made = row_views(Chosen(entries, lineage, drawn)) | fact_views(entries, lineage, last)
+        made["rollouts"] = listed(ROLLOUT, [*rollout_rows(own)], "datasets of steps of online runs, one a row")
         asked = forensic_views(made) if schema == "main" else {}
         described = made | {f"{FORENSICS}.{view}": one for view, one in asked.items()}
         rows = [

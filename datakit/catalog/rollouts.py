@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from datakit.catalog.workspace import Entry
+from datakit.catalog.workspace import Entry, Workspace
 from schemas.run_layout import ROLLOUTS, RUN_END
 
 _PLACE = re.compile(
@@ -73,6 +73,15 @@ def _rollouts(entries: Sequence[Entry]) -> Iterator[Rollout]:
             kind = match["kind"]
             part = "validation" if kind == "validation" else match["part"] or "rows"
             yield Rollout(entry, match["owner"], f"warmup.{part}" if kind == "warmup" else part, int(match["number"]))
+
+
+def steps_gone(workspace: Workspace) -> Mapping[str, frozenset[int]]:
+    """The steps whose rows were dropped (`keep_rollouts`), by the place of the run's checkpoint."""
+    steps = defaultdict[str, set[int]](set)
+    for one in _rollouts(workspace.dropped):
+        if one.stage == "rows":
+            steps[one.owner].add(one.step)
+    return {owner: frozenset(several) for owner, several in steps.items()}
 
 
 def of_last_runs(rollouts: Sequence[Rollout], finished: Sequence[Entry], last: Collection[str]) -> list[Rollout]:

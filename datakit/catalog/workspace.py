@@ -15,9 +15,10 @@ from datakit.catalog.made import Made
 from datakit.catalog.manifest_cache import ManifestCache, Version
 from schemas.errors import ConfigError, QuiverError
 from schemas.manifest import MANIFEST
-from schemas.run_layout import LOGS, ROLLOUTS, RUN_END
+from schemas.run_layout import DROPPED, LOGS, ROLLOUTS, RUN_END
 from schemas.store.storage import normal, shown
 
+GONE = "its rows were dropped (keep_rollouts)"
 _PASSED_OVER = (LOGS,)
 _ROLLOUTS = f"{RUN_END}/{ROLLOUTS}/"
 _VARIANT = re.compile(r"-(?P<variant>[0-9a-f]{8})(?P<end>\.records)?$")
@@ -120,12 +121,14 @@ class Entry:
 @dataclass(frozen=True)
 class Workspace:
     """Everything below `root`: `entries` in the order of their places, what online runs drew
-    (`datakit.catalog.rollouts`), and why manifests could not be read.
+    (`datakit.catalog.rollouts`) and what of it was `dropped` (`keep_rollouts`: its manifests alone are left), and why
+    manifests could not be read.
     """
 
     root: str
     entries: tuple[Entry, ...]
     rollouts: tuple[Entry, ...]
+    dropped: tuple[Entry, ...]
     unreadable: Mapping[str, str]
     views_digest: str
     """SHA-256 of all that views are made of."""
@@ -157,22 +160,24 @@ def read_workspace(root: str, *, remember: bool = True) -> Workspace:
         except (QuiverError, OSError, UnicodeEncodeError) as error:
             unreadable[place] = error.what if isinstance(error, QuiverError) else str(error)
             continue
-        damage = _damage(f"{top}/{place}", made)
+        damage = GONE if path.endswith(DROPPED) else _damage(f"{top}/{place}", made)
         entries.append(Entry(root=top, place=place, published_ns=there[3], damage=damage, made=made))
         hasher.update(f"\n{place}\0{sha256}\0{there[3]}\0{damage}".encode("utf-8", "surrogateescape"))
     if remember:
         cache.write(top)
-    results, drawn = (tuple(one for one in entries if (_ROLLOUTS in one.place) == inside) for inside in (False, True))
-    return Workspace(top, results, drawn, unreadable, hasher.hexdigest())
+    results, drawn = ([one for one in entries if (_ROLLOUTS in one.place) == inside] for inside in (False, True))
+    rollouts, dropped = (tuple(one for one in drawn if (one.damage == GONE) == gone) for gone in (False, True))
+    return Workspace(top, tuple(results), rollouts, dropped, unreadable, hasher.hexdigest())
 
 
 def _manifests(top: str, below: str) -> Iterator[tuple[str, str, Version]]:
     """Place, manifest and its version of every folder below `top` that has one; these are not looked into."""
-    with suppress(OSError):
-        path = f"{top}/{below}{MANIFEST}"
-        there = os.lstat(path)
-        yield below.rstrip("/"), path, (there.st_ino, there.st_size, there.st_ctime_ns, there.st_mtime_ns)
-        return
+    for name in (MANIFEST, DROPPED) if _ROLLOUTS in below else (MANIFEST,):
+        with suppress(OSError):
+            path = f"{top}/{below}{name}"
+            there = os.lstat(path)
+            yield below.rstrip("/"), path, (there.st_ino, there.st_size, there.st_ctime_ns, there.st_mtime_ns)
+            return
     try:
         with os.scandir(f"{top}/{below}") as listed:
             folders = [entry.name for entry in listed if entry.is_dir(follow_symlinks=False)]

@@ -33,6 +33,7 @@ from pipelines.graph.row_counts import fewer_than
 from pipelines.online.arrangement import Arrangement
 from pipelines.online.config import StepConfig, settings_of
 from pipelines.online.guards import Guards
+from pipelines.online.kept_rollouts import KeepRollouts
 from pipelines.online.node import LearnerTraining, OnlineCheckpoint, online_checkpoint
 from pipelines.report import suggestions
 from pipelines.report.figures import FigureTable
@@ -128,6 +129,11 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         default={},
         description="bounds that stop a run, as JSON: max_kl (nats an answer), min_entropy (nats a token), "
         "max_reward_drop (below its highest)",
+    )
+    keep_rollouts = ObjectParameter(
+        default={},
+        description='steps whose prompts, answers and rows stay, as JSON: {"last": 20}, {"every": 100} or both; '
+        "empty: all",
     )
     logprob_bound = OptionalNumber(
         least=0,
@@ -240,7 +246,7 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         made = OnlineCheckpoint(
             label=f"{label}/policy", root=plan.root, training=training, data=prompts, tokenizer=eval_setup.tokenizer,
             init=first, validation=validation, step=step, models={**models, **eval_setup.beside},
-            learners=self.learners(training, step, first, models), guards=self._guards(),
+            learners=self.learners(training, step, first, models), guards=self._guards(), keep_rollouts=self._kept(),
         )  # fmt: skip
         policy: Any = online_checkpoint(plan, made)
         after = evaluated(plan, label, eval_setup, policy, seed)
@@ -261,6 +267,9 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
 
     def _guards(self) -> Guards:
         return parse(Guards, recursively_unfreeze(self.guards), where="--guards")
+
+    def _kept(self) -> KeepRollouts:
+        return parse(KeepRollouts, recursively_unfreeze(self.keep_rollouts), where="--keep-rollouts")
 
     def _validated(
         self, plan: Plan, training: Training, complete: Complete, task_setup: TaskSetup

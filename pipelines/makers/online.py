@@ -69,4 +69,5 @@ class FitOnline(Fit):
         beside = {name: learner.placed(name, node, run) for name, learner in node.learners.items()}
         share = settings.quiver_config().max_rejected
         given: dict[str, Any] = {"models": models, "learners": beside, "guards": node.guards, "max_rejected": share}
-        config.write(file, OnlineRun(run=run, step=node.step, planned_models=planned_models, **given))
+        given |= {"planned_models": planned_models, "keep_rollouts": node.keep_rollouts}
+        config.write(file, OnlineRun(run=run, step=node.step, **given))

@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 
 from pipelines.online import config
 from pipelines.online.config import OnlineRun
+from pipelines.online.kept_rollouts import drop
 from schemas.dataset import Dataset
 from schemas.process import program
+from trainers.launch import rank
 from trainers.run import Planned, main_of, once
 
 
@@ -24,8 +27,13 @@ def _planned(path: str) -> Planned:
 
 
 def execute(online: OnlineRun) -> None:
-    """Train `online`, unless its checkpoint is there; raises `QuiverError` for everything that is not our own fault."""
+    """Train `online`, unless its checkpoint is there, and drop rollouts that need not stay; raises `QuiverError` for
+    everything that is not our own fault.
+    """
     once(online.run, lambda prompts, task_key: _train(online, prompts, task_key))
+    if rank.number() == 0:
+        made = (online.run.learning.max_steps or 0) // online.step.updates
+        drop(online.run.paths.folder, online.keep_rollouts, made=made, needed=math.inf, warmup=online.warmup)
 
 
 def _train(online: OnlineRun, prompts: Dataset, task_key: str) -> None:

@@ -25,6 +25,7 @@ from datakit.op import Capability, Expand, Op, Precision
 from datakit.registry import OPS, op_of
 from datakit.run.chain import Chain, PaidChain
 from pipelines.online.guards import Guards
+from pipelines.online.kept_rollouts import KeepRollouts
 from pipelines.online.learner import Declared, LearnerRun
 from pipelines.online.learners import KINDS
 from pipelines.online.network import FIRST_ANSWERS
@@ -177,6 +178,7 @@ class OnlineRun:
     """What those of `models` that no manifest describes, a function say, were as the run was planned."""
     learners: Mapping[str, LearnerRun] = field(default_factory=dict)
     guards: Guards = field(default_factory=Guards)
+    keep_rollouts: KeepRollouts = field(default_factory=KeepRollouts)
     max_rejected: float = 0.0
     """Share of the rows before an operation that it may drop of a chunk; how a step is made, and no part of keys."""
 
@@ -201,6 +203,11 @@ class OnlineRun:
     @property
     def _answered_beside(self) -> set[Capability]:
         return {one for name in self.learners if name in KINDS for one in KINDS[name].answers}
+
+    @property
+    def warmup(self) -> int:
+        """Rounds that learners beside the policy alone learn from, before the first step."""
+        return max((one.warmup for one in self.learners.values()), default=0)
 
     def _faults_of_learners(self) -> list[str]:
         asked = {one for asks in self.step.asked_of_networks for one in asks}

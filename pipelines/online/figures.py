@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from datakit.columns.conversations import flat, starts
 from datakit.columns.counted_tokens import CountedTokens
 from datakit.columns.measurement import groups, numbers
 from schemas.dataset import Dataset
+from schemas.manifest import Manifest
 from schemas.rows.rollouts import RESPONSE_MASK
 from schemas.rows.samples import CUT
 
@@ -62,6 +64,14 @@ def of_answers(drawn: pa.Table) -> dict[str, float]:
     if "reward" in made:
         made |= _equal_groups(drawn)
     return made
+
+
+def mean_reward(answers: Sequence[Manifest]) -> float:
+    """The mean reward of all of a step's answers, as their manifests tell it; -inf where there are none."""
+    measured = [one.stats.get("columns", {}).get("reward", {}) for one in answers]
+    rewarded = [one for one in measured if "mean" in one]
+    answered = sum(one["count"] for one in rewarded)
+    return sum(one["mean"] * one["count"] for one in rewarded) / answered if answered else -math.inf
 
 
 def kl_of(rows: pa.Table) -> npt.NDArray[np.float64] | None:

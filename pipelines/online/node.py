@@ -15,6 +15,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.tokenizer_check import check_tokenizer
 from pipelines.online.config import StepConfig, check_updates, done
 from pipelines.online.guards import Guards
+from pipelines.online.kept_rollouts import KeepRollouts
 from pipelines.online.learner import LearnerRun
 from schemas.canonical import json_digest
 from schemas.manifest import task_key_of
@@ -56,6 +57,7 @@ class OnlineCheckpoint(TrainedCheckpoint):
     models: Mapping[str, Node] = field(default_factory=dict)
     learners: Mapping[str, LearnerTraining] = field(default_factory=dict)
     guards: Guards = field(default_factory=Guards)
+    keep_rollouts: KeepRollouts = field(default_factory=KeepRollouts)
 
     @graph_property
     def task_key(self) -> str:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -33,8 +33,9 @@ from datakit.run.chain import JoinedChain
 from datakit.run.progress import Progress
 from datakit.run.resource import Resource
 from pipelines.online.config import NETWORKS, OnlineRun, identity_fields, trainings
-from pipelines.online.figures import figures, of_answers
+from pipelines.online.figures import figures, mean_reward, of_answers
 from pipelines.online.guards import IN_A_FILE
+from pipelines.online.kept_rollouts import drop, made_again, manifest_of
 from pipelines.online.learners import KINDS
 from pipelines.online.logprobs import served
 from pipelines.online.models import Policy, opened, tokenizer_of
@@ -43,6 +44,7 @@ from pipelines.online.rounds import Round, prompts_kept, window_of
 from schemas.canonical import json_digest
 from schemas.dataset import Dataset
 from schemas.errors import DataError, HealthError
+from schemas.manifest import Manifest
 from schemas.run_layout import ROLLOUTS
 from schemas.store.commit import read_manifest
 from schemas.store.opening import open_store
@@ -72,10 +74,11 @@ class StepRows:
         self.online, self.trainer, self.prompts = online, trainer, prompts
         declared = online.learners
         self.learners = {name: KINDS[name](one, declared[name].warmup) for name, one in beside.items()}
-        self._warmup = max((one.warmup for one in declared.values()), default=0)
+        self._warmup = online.warmup
         step_key = {"step": identity_fields(online.step, declared), **trainings(declared)}
         self.rows_key = json_digest({"run": task_key, **step_key})
         self._rewards: dict[int, float] = {}
+        self._needed = 0
         self._answering = replace(online.step.answering, max_rejected_share=online.max_rejected)
         self._labelling = replace(online.step.labelling, max_rejected_share=online.max_rejected)
         known = {question: answer for one in self.learners.values() for question, answer in one.served.items()}
@@ -89,6 +92,7 @@ class StepRows:
         step, part = divmod(number, self.online.step.updates)
         if number == 0:
             self._warm_up()
+        self._drop(step)
         rollouts = self._rollouts(Round(step), begun=part > 0)
         rows = self._part(rollouts, part, f"step {step + 1}")
         answers = answers_of(rollouts)
@@ -96,7 +100,7 @@ class StepRows:
         self.online.guards.check(step + 1, made, self._highest_before(step), rollouts, answers)
         if self.online.step.lag and not part:
             self._draw_ahead(step)
-        self._rewards[step] = made.get("reward", -math.inf)
+        self._rewards[step] = mean_reward([one.manifest for one in answers])
         for learner in self.learners.values():
             made |= learner.learn(rows)
         return rows, made
@@ -111,12 +115,26 @@ class StepRows:
         models = {WEIGHTS: self._own(weights, version), **self._models}
         self._rounds(at, self._place(at), weights, models)
 
+    def _drop(self, made: int) -> None:
+        """Remove rollouts that need not stay, so many steps being `made`, which no save that the run would go on from
+        needs: the newest ones, as many as stay.
+        """
+        run = self.online.run
+        saved = (
+            sorted(self.trainer.saves.folders.complete())[-run.execution.keep_last :] if parallel.is_rank_zero() else []
+        )
+        needed = saved[0] // self.online.step.updates + 1 if saved else 0
+        if needed > self._needed:
+            drop(run.paths.folder, self.online.keep_rollouts, made=made, needed=needed, warmup=self._warmup)
+            self._needed = needed
+
     def _highest_before(self, step: int) -> float:
-        """The highest mean reward of the steps before `step`; of those before a save, as their answers tell."""
+        """The highest mean reward of the steps before `step`; of those before a save, as manifests tell it, of those
+        that were dropped, too.
+        """
         for number in range(step if self.online.guards.max_reward_drop is not None else 0):
-            if number not in self._rewards and Dataset.exists(place := self._place(Round(number))):
-                rollouts = Dataset.open(place)
-                self._rewards[number] = figures(rollouts, answers_of(rollouts)).get("reward", -math.inf)
+            if number not in self._rewards:
+                self._rewards[number] = mean_reward(manifests_of_answers(self._place(Round(number))))
         return max((reward for number, reward in self._rewards.items() if number < step), default=-math.inf)
 
     def validate(self, number: int) -> dict[str, float]:
@@ -263,7 +281,9 @@ class StepRows:
     ) -> Dataset:
         """`apply` in this process, under this key."""
         needed = {name: models[name] for name in op.needs if name in models}
-        return apply(op, rows, into, resources=needed, seed=seed, task_key=task_key, on_progress=self._progressed)
+        made = apply(op, rows, into, resources=needed, seed=seed, task_key=task_key, on_progress=self._progressed)
+        made_again(into)
+        return made
 
     def _progressed(self, _: Progress) -> None:
         self._lead.progressed()
@@ -271,8 +291,17 @@ class StepRows:
 
 def answers_of(rollouts: Dataset) -> list[Dataset]:
     """What was drawn for a step, round by round."""
-    places = (f"{rollouts.url}{Round(0, again=again).suffix}.answers" for again in itertools.count())
-    return [Dataset.open(place) for place in itertools.takewhile(Dataset.exists, places)]
+    return [Dataset.open(place) for place in itertools.takewhile(Dataset.exists, _places_of_answers(rollouts.url))]
+
+
+def manifests_of_answers(place: str) -> list[Manifest]:
+    """The manifests of what was drawn for the step at `place`, round by round, whether its rows are there or not."""
+    manifests = (manifest_of(one) for one in _places_of_answers(place))
+    return [*iter(lambda: next(manifests), None)]
+
+
+def _places_of_answers(place: str) -> Iterator[str]:
+    return (f"{place}{Round(0, again=again).suffix}.answers" for again in itertools.count())
 
 
 def _enough(prompts: Dataset, asked: int) -> None:

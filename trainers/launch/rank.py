@@ -78,6 +78,11 @@ def one_of_many() -> bool:
     return "QUIVER_RANKS" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def number() -> int:
+    """Which of the processes of its run this one is, from 0; 0 where it is the only one."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def heartbeat(at: str = "") -> None:
     """This process gets on: it is `at` something new, or (empty) further with what it was at."""
     if _OWN:

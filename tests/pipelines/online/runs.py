@@ -28,6 +28,7 @@ from datakit.op import Op
 from datakit.tokenize import Drawn
 from pipelines.online import config
 from pipelines.online.config import OnlineRun, settings_of
+from pipelines.online.kept_rollouts import manifest_of
 from pipelines.online.learner import LearnerRun
 from schemas import PROMPTS, Column
 from schemas.canonical import plain
@@ -135,7 +136,9 @@ def outcome(given: OnlineRun) -> dict[str, Any]:
     lines = [json.loads(line) for line in (run.paths.folder / "metrics.jsonl").read_text().splitlines()]
     curve = [{name: value for name, value in line.items() if name not in online.TIMES} for line in lines]
     kept = sorted((run.paths.folder / "rollouts").iterdir())
-    digests = {place.name.partition("-")[0] + place.suffix: Dataset.open(str(place)).content_digest for place in kept}
+    manifests = {place.name.partition("-")[0] + place.suffix: manifest_of(str(place)) for place in kept}
+    digests = {name: one.content_digest for name, one in manifests.items() if one is not None}
+    assert len(digests) == len(kept)
     return {"curve": curve, "facts": plain(manifest.facts), "rollouts": digests}
 
 
