@@ -4,6 +4,9 @@ MinHash bands (`datakit.columns.minhash`) say which rows are worth comparing; ev
 n-grams themselves (by 64 bit hashes). So a row goes only where the similarity is as high as asked, and a pair that is
 just as alike as asked is missed in at most one of fifty cases, more alike ones hardly ever. Texts are read twice (once
 to compare, once to copy); buckets and n-grams lie in temporary files, memory stays bounded.
+
+Where all texts share a template and are hardly less alike than asked, each may be like any other, and all are compared
+with all, in blocks: the time is quadratic, at 40 nanoseconds a pair (32,000 such texts of 74 words: 20 s of one core).
 """
 
 from __future__ import annotations
@@ -82,7 +85,7 @@ class DedupNear(GatherAll):
         with Session(memory=_MEMORY) as session, KeptSets() as sets:
             session.load("rows", _LIGHT, self._light(dataset, sets))
             session.rows(_PLACES)
-            near_repeats(session, self.similarity, sets.similarities)
+            near_repeats(session, self.similarity, sets)
             yield from parted(dataset, session.batches(_GOES, _BATCH_ROWS), "near-duplicate", _BATCH_ROWS)
 
     def _light(self, dataset: Dataset, sets: KeptSets) -> Iterator[pa.RecordBatch]:

@@ -135,21 +135,33 @@ def test_against_all_with_all(put, tmp_path, monkeypatch, unit, n, best, togethe
 
 def test_rows_that_meet_and_are_not_alike_are_compared_once_in_few_rounds():
     """Texts with a template in common: none is the first of all its buckets but one."""
-    rows, pairs = 300, []
+    rows, calls = 3000, []
 
-    def similarities(one, other):
-        pairs.append(np.stack([other, one], axis=1))
-        return np.zeros(len(one))
+    class Unlike:
+        def similarities(self, one, other):
+            raise AssertionError("one by one")
+
+        def facing(self, standing):
+            return FacingUnlike(standing)
+
+    class FacingUnlike:
+        def __init__(self, standing):
+            self.standing = standing
+
+        def similarities(self, others):
+            calls.append((len(self.standing), len(others)))
+            return np.zeros(calls[-1])
 
     number = pa.array(range(rows))
     light = pa.table({"n": number, "buckets": [[0, 1 + row % 2] for row in range(rows)]})
     with Session() as session:
         session.add("rows", light)
         session.add("places", pa.table({"n": number, "place": number}))
-        near.near_repeats(session, 0.5, similarities)
+        near.near_repeats(session, 0.5, Unlike())
         assert session.rows("SELECT count(*) FROM gone") == [(0,)]
-    met = np.concatenate(pairs)
-    assert len(pairs) <= 3 and len(met) == len(np.unique(met, axis=0)) == rows * (rows - 1) // 2
+    assert [call for call in calls if call[0] == call[1]][:1] == [(1024, 1024)]
+    assert {standing for standing, _ in calls} == {1024, 952} and len(calls) <= 10
+    assert sum(standing * others for standing, others in calls) == 2 * 1024**2 + 952**2 + 1024 * (1976 + 952)
 
 
 @settings(max_examples=60, deadline=None)
