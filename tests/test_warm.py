@@ -16,6 +16,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.pipelines.commands import LUIGI, ROOT, environment
+from tests.tail import late
 from tests.warm import command
 
 QUIVER = str(LUIGI.with_name("quiver"))
@@ -55,7 +56,9 @@ def same(words: list[str], one: Path, two: Path) -> bool:
     return ended[0].returncode == ended[1].returncode
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", ["no command", *map(late, ["unknown task", "no such file"]), "unknown command", "a list"]
+)
 def test_a_fork_says_what_an_interpreter_says(places: tuple[Path, Path], name: str) -> None:
     assert same(COMMANDS[name], *places)
 

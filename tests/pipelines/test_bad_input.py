@@ -283,7 +283,7 @@ FAULTS = {
 KIN = {
     *("missing key", "wrong type", "key twice", "nan reward", "blank prompt"),
     *("cut shard", "missing shard", "sql that attaches", "read-only disk", "unknown learning"),
-    *("unknown key of ours", "wrong value"),
+    *("unknown key of ours", "wrong value", "unknown section", "bad utf-8"),
 }
 """In the tail: of one kind with a fault that stays, and each looked at without a command by the tests of its room."""
 CASES = [late(name, id=name) if name in KIN else name for name in FAULTS]

@@ -18,6 +18,7 @@ from pipelines.cli.known_commands import commands
 from pipelines.cli.near_flags import sections
 from pipelines.runtime import settings
 from schemas.errors import ConfigError
+from tests.tail import late
 
 FAULTY = {
     "no header": (b"root = x\n", "luigi.cfg, line 1"),
@@ -112,7 +113,7 @@ def test_quiver_looks_before_luigi_does(tmp_path: Path) -> None:
         ("[quiver]\nrot = x\n", ("unknown key rot", "where: luigi.cfg, line 2\n")),
         ("[core]\n[Grpp]\nscale = none\n", ("no section [Grpp]", "expected: [Grpo]", "where: luigi.cfg, line 2\n")),
         ("[Grpo]\n\nscale = nonee\n", ("one of ", "where: luigi.cfg, line 3: [Grpo] scale = nonee\n")),
-        ("[quiver]\nseed = x\n", ("not a whole number", "where: luigi.cfg, line 2: [quiver] seed = x\n")),
+        late("[quiver]\nseed = x\n", ("not a whole number", "where: luigi.cfg, line 2: [quiver] seed = x\n")),
     ],
 )
 def test_what_cannot_be_is_named_with_file_and_line_before_luigi_warns(

@@ -12,7 +12,9 @@ from schemas.settings import parse
 from tests.tail import late
 from tests.trainers import toys
 from tests.trainers.adapted import frozen
+from tests.trainers.curves import ISSUE
 from tests.trainers.networks import vocabulary
+from tests.trainers.test_parallel_curves import KINDS
 from trainers import engine, registry
 from trainers.config import Run
 from trainers.engine.checkpoint import checkpoint
@@ -35,8 +37,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-CASES = [(name, "bf16") for name in registry.algorithms()]
-CASES += [(name, "fp32") if name in ("sft", "rm") else late(name, "fp32") for name in registry.algorithms()]
+CASES = [(name, "bf16") if name in KINDS else late(name, "bf16") for name in registry.algorithms()]
+CASES += [(name, "fp32") if name in ISSUE else late(name, "fp32") for name in registry.algorithms()]
 
 
 @pytest.mark.parametrize(("name", "precision"), CASES)

@@ -13,6 +13,7 @@ import torch
 from datakit.label import GroupAdvantage, Rloo
 from datakit.op import Context
 from schemas.rows.tokens import MASK
+from tests.tail import late
 from trainers.algorithm import ModelOutputs, Needs
 from trainers.registry import algorithms
 
@@ -34,7 +35,7 @@ def advantages(rewards: np.ndarray, op: Rloo | GroupAdvantage) -> torch.Tensor:
     return torch.from_numpy(np.asarray(made["advantage"]).copy())
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 1, *map(late, range(2, 5))])
 @pytest.mark.parametrize("op", [Rloo(), GroupAdvantage()], ids=["rloo", "grpo"])
 @pytest.mark.parametrize("name", POLICIES)
 def test_the_best_of_three_arms_is_learnt(name: str, op: Rloo | GroupAdvantage, seed: int) -> None:
