@@ -30,7 +30,7 @@ from trainers.engine.training import build
 from trainers.parallel import Parallel
 
 STEPS, FEWER = 5, 3
-"""Steps of `ISSUE`, into a second epoch; of all else, which updates the weights twice before the last."""
+"""Steps of `ISSUE`, into a second epoch; of others and of packs, which update the weights twice before the last."""
 EVEN = 24
 Curve: TypeAlias = list[dict[str, float]]
 ISSUE = ("sft", "rm")
@@ -112,7 +112,9 @@ def main() -> None:
         for name, rows in itertools.product(ISSUE, (1, 2, 4)) if layout.world == 1 else ():
             budget = rows * EVEN * (2 if name == "rm" else 1)
             measured[f"{name} by {rows}"] = curve(Path(folder), name, layout, f"even {name}", micro_batch_tokens=budget)
-        measured["sft in small passes"] = curve(Path(folder), "sft", layout, parallel=cut, micro_batch_tokens=20)
+        measured["sft in small passes"] = curve(
+            Path(folder), "sft", layout, steps=STEPS, parallel=cut, micro_batch_tokens=20
+        )
         answers[text] = measured
         logprobs.parallel_state.destroy_model_parallel()
     parallel.stop()
