@@ -160,7 +160,7 @@ some = st.dictionaries(
 rules = st.sampled_from(["best_vs_worst", "best_vs_random", "all_pairs", "right_vs_wrong"])
 
 
-@settings(max_examples=15)
+@settings(max_examples=9)
 @given(some, rules, st.integers(1, 4))
 def test_every_pair_is_ordered_and_every_answer_is_paired_or_set_aside(answers, rewards, rule, most):
     rows = answers(rewards)
@@ -175,7 +175,7 @@ def test_every_pair_is_ordered_and_every_answer_is_paired_or_set_aside(answers, 
     assert [row[0] for row in reasons(op, rows)] == [name for name in value if name not in paired]
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(some, rules)
 def test_one_broken_row_and_another_order_change_no_pair(answers, rewards, rule):
     op, rows = Pair(rule=rule), answers(rewards)

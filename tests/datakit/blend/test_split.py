@@ -36,7 +36,7 @@ def part(dataset, seed=0, **sizes):
     return [rows(name, names) for name in names]
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(
     st.lists(st.one_of(st.none(), st.sampled_from("abcdefghij")), min_size=1, max_size=40),
     st.floats(0.1, 0.9),
@@ -57,7 +57,7 @@ def test_shares_are_about_right_and_stay_when_rows_come(put):
     assert part(few, seed=1, shares=(0.8, 0.2))[0]["prompt_id"].to_pylist() != sorted(train[0])
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(st.integers(2, 40), st.sampled_from([0.001, 0.05, 0.5, 0.999]), st.integers(0, 9))
 def test_the_least_is_given_and_no_more(put, count, share, seed):
     """Two rows a key: what shares give stays where it is enough, else one key changes its part."""

@@ -234,14 +234,13 @@ def test_each_is_there_in_an_empty_workspace_and_says_how_it_is_read(make: Maker
     views = forensic_views(row_views(nothing) | fact_views([], Lineage([]), frozenset()))
     assert len(views) == 12
     listed = dict(shown(make, "SELECT view, count(*) FROM columns WHERE view LIKE 'forensics.%' GROUP BY 1"))
-    for view, one in views.items():
-        assert shown(make, f"FROM forensics.{view}") == [] and one.meaning
-        with connect(make.root) as db:
-            columns = db.sql(f"FROM forensics.{view}").columns
-            [read] = db.sql(
-                f"SELECT comment FROM duckdb_views() WHERE schema_name = 'forensics' AND view_name = '{view}'"
-            ).fetchall()
-        assert {*one.columns} == {*columns} and listed[f"forensics.{view}"] == len(columns) and read == (one.meaning,)
+    assert shown(make, "FROM forensics.extremes") == []
+    with connect(make.root) as db:
+        read = dict(db.sql("SELECT view_name, comment FROM duckdb_views() WHERE schema_name = 'forensics'").fetchall())
+        for view, one in views.items():
+            rows = db.sql(f"FROM forensics.{view}")
+            assert rows.fetchall() == [] and {*one.columns} == {*rows.columns}
+            assert listed[f"forensics.{view}"] == len(rows.columns) and read[view] == one.meaning != ""
 
 
 def spoil(make: Maker) -> Path:

@@ -23,6 +23,7 @@ from datakit.sql import ask, connect
 from schemas import SAMPLES
 from schemas.errors import QuiverError
 from tests.datakit.catalog.workspaces import REWARDED, Maker, rewarded, samples
+from tests.tail import late
 
 
 def _with_column(value: Any, kind: str) -> Any:
@@ -84,7 +85,9 @@ def test_the_connection_that_makes_views_runs_one_statement_and_reads_no_file_ou
         db.sql("FROM samples").fetchall()
 
 
-@pytest.mark.parametrize("name", ["../../outside.parquet", "/etc/hostname", "..", "a/../../outside.parquet"])
+@pytest.mark.parametrize(
+    "name", ["../../outside.parquet", "/etc/hostname", *map(late, ["..", "a/../../outside.parquet"])]
+)
 def test_a_forged_cache_names_no_file_outside(make: Maker, tmp_path: Path, name: str) -> None:
     secret = tmp_path / "outside.parquet"
     duckdb.sql(f"COPY (SELECT 42 AS sample_id) TO '{secret}'")

@@ -49,7 +49,7 @@ def test_conversations_are_compared_and_rows_without_a_key_are_numbered(put, tmp
     assert out.read_rejected()["threshold"].to_pylist() == ["0"]
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(0, 2)), max_size=30), st.integers(1, 7))
 def test_against_plain_python(put, pairs, batch):
     before, dedup_exact._BATCH_ROWS = dedup_exact._BATCH_ROWS, batch

@@ -51,7 +51,7 @@ def test_conversations_go_by_their_first_question_as_in_a_split(put, tmp_path):
 KEYS = st.lists(st.sampled_from(["a", "b", "c", "", None]), max_size=20)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(KEYS, st.lists(KEYS, min_size=1, max_size=3), st.integers(1, 7))
 def test_against_plain_python(put, keys, others, batch):
     before, not_in._BATCH_ROWS = not_in._BATCH_ROWS, batch
