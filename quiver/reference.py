@@ -227,7 +227,8 @@ def _value(hint: Any) -> Any:
     if get_origin(hint) is Literal:
         return get_args(hint)[0]
     if get_origin(hint) is tuple:
-        return (_value(get_args(hint)[0]),)
+        inside = get_args(hint)
+        return tuple(map(_value, inside[:1] if inside[-1] is ... else inside))
     return _EXAMPLES.get(hint)
 
 

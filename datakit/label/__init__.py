@@ -35,5 +35,6 @@ from datakit.label.token_rewards import TokenRewards as TokenRewards
 from datakit.label.topk import TopK as TopK
 from datakit.label.values import Values as Values
 from datakit.label.verify import Verify as Verify
+from datakit.label.weighted import Weighted as Weighted
 from datakit.label.whiten import Whiten as Whiten
 from datakit.label.words import Words as Words

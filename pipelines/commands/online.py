@@ -14,6 +14,7 @@ from datakit.filter import ZeroVariance
 from datakit.generate import Complete
 from datakit.label import ImportanceWeights
 from datakit.online import StepAgreement, StepVersion
+from datakit.op import Op
 from datakit.tokenize import Drawn
 from pipelines.cli import invocation
 from pipelines.cli.console import say
@@ -42,7 +43,7 @@ from pipelines.report.online import online_table
 from pipelines.stages.ask import readable
 from pipelines.stages.conversing import Conversing
 from pipelines.stages.iteration import Evaluation, TaskSetup, evaluated
-from pipelines.stages.online import rewarded, shuffled_prompts
+from pipelines.stages.online import rewarded, rewarded_by_several, shuffled_prompts, weights_of
 from schemas.errors import ConfigError, counted
 from schemas.process import terminal
 from schemas.rows.rollouts import ADVANTAGES, RESPONSE_MASK
@@ -106,6 +107,11 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         description="what rewards an answer: --environment, the setup's verifier (1 where it is right) or its reward "
         "model; auto: the first of these that there is",
     )
+    rewards = ObjectParameter(
+        default={},
+        description='weights of several rewards at once, as JSON: {"verifier": 1, "model": 0.5}; each is a column, and '
+        "reward their weighted sum (label.weighted)",
+    )
     environment = model_parameter("what carries on a conversation behind every answer; empty: nothing", "environment")
     max_turns = Whole(default=8, description="answers of a conversation, at most (generate.converse)")
 
@@ -129,6 +135,10 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         default={},
         description="bounds that stop a run, as JSON: max_kl (nats an answer), min_entropy (nats a token), "
         "max_reward_drop (below its highest)",
+    )
+    mask_cut = luigi.BoolParameter(
+        description="learn nothing of answers that were cut at their limit (filter.where); of their rewards a group's "
+        "mean still is"
     )
     keep_rollouts = ObjectParameter(
         default={},
@@ -189,6 +199,7 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         if self.logprob_bound is not None:
             beyond: Any = self.logprob_beyond
             given = given.behind(Drawn, StepAgreement(most=self.logprob_bound, beyond=beyond), "--logprob-bound")
+        given = given.without_cut() if self.mask_cut else given
         return replace(given, rows=(ZeroVariance(), *given.rows)) if self.max_rounds > 1 else given
 
     def _check_groups(self) -> None:
@@ -226,7 +237,7 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         complete = Complete(sampling=self.sampling(eval_setup.max_new_tokens, eval_setup.rendering.stop))
         prompts = shuffled_prompts(plan, label, complete, task_setup, seed)
         drawing = eval_setup.drawing(complete.sampling, first)
-        rewarding, models = rewarded(drawing, prompts, task_setup, self._rewarding(task_setup))
+        rewarding, models = self._rewarded(drawing, prompts, task_setup)
         arrangement = self._arranged
         learnt = arrangement.rows_of_step(asked, self.samples_per_prompt)
         training = self.training_for(label, global_batch_size=learnt)
@@ -292,27 +303,46 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         """
         if not self.environment:
             return task_setup
-        rewards = self._rewarding(task_setup) == "environment"
+        rewards = not self.rewards and self._rewarding(task_setup) == "environment"
         node = model_at(plan, self.environment, "environment")
         conversing = Conversing(environment=node, max_turns=self.max_turns, rewards=rewards)
         scorer = None if rewards else task_setup.eval_setup.reward_model
         eval_setup = replace(task_setup.eval_setup, conversing=conversing, reward_model=scorer)
         return replace(task_setup, eval_setup=eval_setup)
 
-    def _rewarding(self, task_setup: TaskSetup) -> str:
-        """What rewards answers: environment, verifier or model; `ConfigError` where what is asked for is not there."""
-        eval_setup = task_setup.eval_setup
-        there = {
+    def _rewarded(
+        self, drawing: Complete, prompts: Node, task_setup: TaskSetup
+    ) -> tuple[tuple[Op, ...], dict[str, Node]]:
+        """Operations that reward answers, and the models that they ask; `ConfigError` where one is not there."""
+        if not self.rewards:
+            return rewarded(drawing, prompts, task_setup, self._rewarding(task_setup))
+        refuse_unread({"--reward-source": self.reward_source != "auto"}, "--rewards names what rewards answers")
+        weights = weights_of(recursively_unfreeze(self.rewards))
+        there = self._rewards_there(task_setup)
+        if missing := next((name for name in weights if not there[name]), ""):
+            raise self._missing(missing, there)
+        return rewarded_by_several(drawing, prompts, task_setup, weights)
+
+    def _rewards_there(self, task_setup: TaskSetup) -> dict[str, bool]:
+        return {
             "environment": bool(self.environment),
-            "verifier": eval_setup.verifier is not None,
+            "verifier": task_setup.eval_setup.verifier is not None,
             "model": task_setup.reward_model is not None,
         }
+
+    def _rewarding(self, task_setup: TaskSetup) -> str:
+        """What rewards answers: environment, verifier or model; `ConfigError` where what is asked for is not there."""
+        there = self._rewards_there(task_setup)
         chosen: str = next((name for name in there if there[name]), "") if self.reward_source == "auto" else ""
         chosen = chosen or self.reward_source
         if there.get(chosen):
             return chosen
+        raise self._missing(chosen, there)
+
+    def _missing(self, chosen: str, there: Mapping[str, bool]) -> ConfigError:
+        """That what is to reward answers is not there."""
         if chosen == "environment":
-            raise ConfigError(
+            return ConfigError(
                 "missing-setting",
                 "no --environment rewards answers",
                 expected="module:function",
@@ -321,12 +351,13 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
             )
         other = next((name for name in there if there[name]), "")
         own = "" if self.setup == "own" else "--setup own "
-        raise ConfigError(
+        flag = "--own-reward my_reward:score" if chosen == "model" else """--own-verifier '{"kind": "number"}'"""
+        return ConfigError(
             "missing-setting",
             f"the setup {self.setup} has no {'verifier' if chosen == 'verifier' else 'reward'}",
             expected="a verifier or a reward model",
             kept="nothing was started",
-            next=f"--reward-source {other}" if other else f"""{own}--own-verifier '{{"kind": "number"}}'""",
+            next=f"--reward-source {other}" if other and not self.rewards else f"{own}{flag}",
         )
 
     def before(self) -> None:

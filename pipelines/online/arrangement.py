@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import get_args
 
+from datakit.columns.group_rewards import GroupRewards
 from datakit.filter import Where
 from datakit.label import ImportanceWeights
 from datakit.online import StepLag, StepLogprobs
@@ -22,6 +23,7 @@ from datakit.op import Gather, Op
 from pipelines.graph.made_by import logprobs_of
 from schemas.errors import ConfigError
 from schemas.rows.rollouts import ADVANTAGES
+from schemas.rows.samples import CUT
 from trainers.algorithm import Algorithm
 
 
@@ -51,6 +53,15 @@ class Arrangement:
                 next=f"leave out {flag}",
             )
         return replace(self, rows=(*self.rows[: at + 1], op, *self.rows[at + 1 :]))
+
+    def without_cut(self) -> Arrangement:
+        """The arrangement that learns nothing of answers which were cut at their limit. What holds rewards of a group
+        against each other counts theirs; all else, pairs and averages over a step, does not see them.
+        """
+        against = [number for number, op in enumerate(self.rows) if isinstance(op, GroupRewards)]
+        at = against[-1] + 1 if against else 0
+        whole = Where(predicate=f"finish_reason IS DISTINCT FROM '{CUT}'")
+        return replace(self, rows=(*self.rows[:at], whole, *self.rows[at:]))
 
     @property
     def compares(self) -> str:

@@ -19,26 +19,27 @@ from schemas.rows.rollouts import RESPONSE_MASK
 from schemas.rows.samples import CUT
 
 _MEANS = ("reward", "correct")
+_REWARDS = "reward_"
+"""What the columns of several rewards begin with (`--rewards`)."""
 _TOKENS = ("response_ids", "logprobs")
 _OF_ROWS = ("lag", "importance_ratio")
 _DIVERGENT = ("kl", "loss_mask", "drawn_logprobs", "ref_logprobs")
 
 
 def figures(rollouts: Dataset, answers: Sequence[Dataset]) -> dict[str, float]:
-    """Means of `reward`, `correct` and `kl` (`ref_kl`: k1, where rows have no `kl`), tokens of an answer (of a
-    conversation those that were drawn, and its `turns`), `entropy` as its tokens tell it, the shares of answers that
-    were cut and of prompts whose answers are all rewarded alike, answers and rows that were dropped; where prompts were
-    asked in several rounds, how many these were; one step off, the mean `lag` and `importance_ratio` of the rows.
+    """Means of `reward` (and of each of several), `correct` and `kl` (`ref_kl`: k1, where rows have no `kl`), tokens of
+    an answer (of a conversation those that were drawn, and its `turns`), `entropy` as its tokens tell it, the shares
+    of answers that were cut and of prompts whose answers are all rewarded alike, answers and rows that were dropped;
+    where prompts were asked in several rounds, how many these were; one step off, the mean `lag` and
+    `importance_ratio` of the rows.
     """
     asked = ("prompt_id", "response_ids", "logprobs", "finish_reason", RESPONSE_MASK.name, "turns", *_MEANS)
-    names = [name for name in asked if name in answers[0].schema.names]
+    there = answers[0].schema.names
+    names = [name for name in there if name in asked or name.startswith(_REWARDS)]
     drawn = pa.concat_tables([one.read(names) for one in answers])
     there = rollouts.schema.names
-    kl = (
-        kl_of(rollouts.read([name for name in _DIVERGENT if name in there]))
-        if {"kl", "ref_logprobs"} & {*there}
-        else None
-    )
+    tells = {"kl", "ref_logprobs"} & {*there}
+    kl = kl_of(rollouts.read([name for name in _DIVERGENT if name in there])) if tells else None
     dropped = [*rollouts.rejected, *(file for one in answers for file in one.rejected)]
     return {
         **of_answers(drawn),
@@ -53,7 +54,9 @@ def of_answers(drawn: pa.Table) -> dict[str, float]:
     """What answers say of themselves; nothing where there are none."""
     if not drawn.num_rows:
         return {}
-    made = {name: pc.mean(drawn[name].cast(pa.float64())).as_py() for name in _MEANS if name in drawn.column_names}
+    several = (one for one in drawn.column_names if one.startswith(_REWARDS) and drawn[one].type == pa.float64())
+    means = (*(one for one in _MEANS if one in drawn.column_names), *several)
+    made = {name: pc.mean(drawn[name].cast(pa.float64())).as_py() for name in means}
     counted, ends = _drawn_tokens(drawn)
     made["answer_tokens"] = float(np.mean(np.diff(ends)))
     if "turns" in drawn.column_names:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def served(trainer: Trainer, columns: tuple[str, ...], *, first_policy: bool = False) -> dict[str, Callable[..., Any]]:
-    """What gives each of `columns`, on every rank, and with `first_policy` what this is asked besides; it is read once
-    and cut as the network in training.
+    """What gives each of `columns`, on every rank, and with `first_policy` what this is asked besides: the network in
+    training with its adapters left out where it learns by adapters (LoRA), else read once and cut as that is.
     """
     known: dict[str, Callable[..., Any]] = {}
     if "old_logprobs" in columns:
         known["old_logprobs"] = trainer.token_model().logprobs
     if "ref_logprobs" in columns or first_policy:
-        first = _first_policy(trainer.run)
+        first = trainer.first_model() or _first_policy(trainer.run)
         known |= {"ref_logprobs": first.logprobs, **network.served(FIRST, first, FIRST_ANSWERS)}
     return known
 

@@ -137,6 +137,27 @@ def test_several_updates_of_a_step_are_one_step_off(call: int, folder: Path, tmp
     assert [line["lag"] for line in made[0]["curve"]] == [0, 0, 1, 1, 1, 1, 1, 1]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("when", "call"), [("before", 4), ("after", 5), ("before", 6)])
+def test_a_generator_that_is_killed_one_step_off_goes_on(when: str, call: int, folder: Path, tmp_path: Path) -> None:
+    """SIGKILL of the process while it draws ahead, before any save and behind one: the same curve, weights and
+    rollouts, and of what was kept nothing is drawn again.
+    """
+    whole, cut = (lagged(folder, str(tmp_path / name)) for name in ("whole", "cut"))
+    assert runs.play(tmp_path, whole).returncode == 0
+    drawn = runs.draws(tmp_path)
+    killed = runs.play(tmp_path, cut, when, str(call), "SIGKILL")
+    assert killed.returncode == -9, killed.stderr
+    before = runs.draws(tmp_path)
+    last = runs.play(tmp_path, cut)
+    assert last.returncode == 0, last.stderr
+    after = runs.draws(tmp_path)
+    in_flight = (4 if call % 2 else 2) if when == "after" else 0
+    assert not {*before[: len(before) - in_flight]} & {*after} and {*before, *after} == {*drawn}
+    assert runs.outcome(cut) == runs.outcome(whole)
+
+
 def test_answers_that_are_gone_are_drawn_by_the_weights_as_they_stand(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,3 +131,46 @@ def test_an_algorithm_that_reads_no_advantages_is_refused_by_name(tmp_path: Path
 def test_without_a_first_policy_there_is_nothing_to_refer_to(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"without run\.init there is no first policy"):
         runs.online_run(folder, "never", rows=ROWS, model=toys.MODEL, init=...)
+
+
+def adapted(folder: Path, name: str, **changes: Any) -> OnlineRun:
+    """As `ppo`, by adapters."""
+    return ppo(folder, name, lora={"rank": 2, "alpha": 8.0}, **changes)
+
+
+def test_with_adapters_the_first_policy_is_the_network_without_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No second network is read; what it says is what the first checkpoint says, however far the adapters have gone."""
+    from trainers.engine.inference import frozen
+
+    given = adapted(folder, str(tmp_path / "adapters"))
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("a second network is read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(frozen, "open_frozen", never)
+        execute(given)
+    first, far = open_frozen(str(folder / "init")), []
+    for place in sorted((given.run.paths.folder / "rollouts").glob("step=*-????????")):
+        rows = Dataset.open(str(place)).read()
+        texts = [np.array(ids) for ids in rows["input_ids"].to_pylist()]
+        assert flat(rows, "ref_logprobs") == pytest.approx(np.concatenate(first.logprobs(texts).to_pylist()), abs=1e-6)
+        far.append(np.abs(flat(rows, "old_logprobs") - flat(rows, "ref_logprobs")).max())
+    assert far[0] == 0 and far[1] > 1e-3, "adapters begin with nothing, and have learnt by the second step"
+
+
+def test_a_run_that_begins_with_adapters_reads_them_as_its_first_policy(folder: Path, tmp_path: Path) -> None:
+    """Left out, they would be the network before all that was learnt already."""
+    begun = adapted(folder, str(tmp_path / "begun"))
+    execute(begun)
+    given = adapted(folder, str(tmp_path / "more"), init=begun.run.paths.out)
+    execute(given)
+    first = open_frozen(begun.run.paths.out)
+    place = max((given.run.paths.folder / "rollouts").glob("step=*-????????"))
+    rows = Dataset.open(str(place)).read()
+    texts = [np.array(ids) for ids in rows["input_ids"].to_pylist()]
+    assert flat(rows, "ref_logprobs") == pytest.approx(np.concatenate(first.logprobs(texts).to_pylist()), abs=1e-6)
+    with engine.open(given.run) as trainer, engine.open(ppo(folder, str(tmp_path / "whole")).run) as whole:
+        assert trainer.first_model() is None and whole.first_model() is None

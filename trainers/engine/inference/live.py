@@ -15,8 +15,11 @@ from trainers.engine.megatron.model import Network, Precision
 from trainers.engine.megatron.specs import Implementation
 
 
-def inference_network(trained: Any, *, precision: Precision, implementation: Implementation) -> Network:
-    """The network for inference over the weights of `trained`, wrapped or not, adapters included.
+def inference_network(
+    trained: Any, *, precision: Precision, implementation: Implementation, adapted: bool = True
+) -> Network:
+    """The network for inference over the weights of `trained`, wrapped or not, adapters included; not `adapted`: the
+    network that these were put on, whose weights nothing changes.
 
     For a moment it holds weights of its own, so it takes as much memory again while it is made.
     """
@@ -25,7 +28,7 @@ def inference_network(trained: Any, *, precision: Precision, implementation: Imp
     layout = replace(trained.layout, sequence=False)
     options: dict[str, Any] = {"precision": precision, "implementation": implementation, "inference": True}
     network = model.build(trained.architecture, layout, seed=None, **options)
-    if (adaptation := lora.of(trained)) is not None:
+    if adapted and (adaptation := lora.of(trained)) is not None:
         lora.attach(network, adaptation.lora, base=adaptation.base, parent=adaptation.parent, seed=0)
     _share(trained, network)
     return network.eval()
@@ -34,7 +37,8 @@ def inference_network(trained: Any, *, precision: Precision, implementation: Imp
 def _share(trained: Network, network: Network) -> None:
     theirs = dict(trained.named_parameters(remove_duplicate=False))
     mine = [name for name, _ in network.named_parameters(remove_duplicate=False)]
-    assert set(mine) == set(theirs), f"other parameters: {set(mine) ^ set(theirs)}"
+    left = {name for name in set(theirs) ^ set(mine) if lora.of(network) is not None or ".lora." not in name}
+    assert not left, f"other parameters: {left}"
     for name in mine:
         module, _, leaf = name.rpartition(".")
         setattr(network.get_submodule(module), leaf, theirs[name])

@@ -154,6 +154,16 @@ class Trainer:
         self._check_open()
         return FrozenModel(self._inference, batch_tokens=batch_tokens)
 
+    def first_model(self, *, batch_tokens: int = 8192) -> FrozenModel | None:
+        """The same by the network that training began with, where that is this one with its adapters left out: it
+        shares the weights. None where all weights are trained, or it began with adapters.
+        """
+        self._check_open()
+        init = self.prepared.inputs.init
+        if self.run.learning.lora is None or init is None or init.adapters is not None:
+            return None
+        return FrozenModel(self._network(adapted=False), batch_tokens=batch_tokens)
+
     def save(
         self, folder: str | None = None, *, optimizer: bool = False, stats: Mapping[str, float] | None = None
     ) -> Manifest:
@@ -285,9 +295,12 @@ class Trainer:
 
     @cached_property
     def _inference(self) -> Network:
+        return self._network(adapted=True)
+
+    def _network(self, *, adapted: bool) -> Network:
         learning, execution = self.run.learning, self.run.execution
         how: dict[str, Any] = {"precision": learning.precision, "implementation": execution.implementation}
-        return inference_network(self.model, **how)
+        return inference_network(self.model, adapted=adapted, **how)
 
     @property
     def task_key(self) -> str:
