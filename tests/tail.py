@@ -10,12 +10,13 @@ import pytest
 
 LONGEST = """
 schemas/test_commit_faults.py schemas/test_s3.py test_notebooks.py
-datakit/test_every_op.py trainers/test_parallel_curves.py pipelines/test_bad_input.py datakit/sql/test_child.py
-pipelines/test_command.py trainers/test_resume.py trainers/test_trainer.py trainers/test_shapes.py test_planted.py
-datakit/io/test_npy.py pipelines/launch/test_faults.py pipelines/launch/test_listening.py security/test_fuzz.py
-pipelines/launch/test_launch.py trainers/test_lora.py trainers/test_online.py pipelines/test_kill.py
-pipelines/test_interactive.py pipelines/test_signals.py pipelines/launch/test_luigid.py test_imports.py
-trainers/test_run.py schemas/test_scripts_end.py test_program.py
+datakit/test_every_op.py pipelines/test_every_recipe.py trainers/test_parallel_curves.py test_pages.py
+pipelines/test_bad_input.py trainers/test_every_algorithm.py trainers/test_resume.py trainers/test_lora.py
+trainers/test_online.py trainers/test_shapes.py test_planted.py test_program.py trainers/test_run.py
+security/test_fuzz.py trainers/test_trainer.py pipelines/launch/test_faults.py datakit/catalog/test_views.py
+datakit/catalog/test_forensics.py pipelines/launch/test_listening.py pipelines/test_kill.py datakit/io/test_npy.py
+datakit/sql/test_child.py pipelines/test_command.py test_imports.py pipelines/test_interactive.py
+pipelines/launch/test_launch.py pipelines/launch/test_luigid.py pipelines/test_signals.py schemas/test_scripts_end.py
 """
 """Files of more than ten seconds, longest first: they start first, so that no worker ends on one of them alone. Before
 them those that fork their process hundreds of times: while it is small, that takes half as long.

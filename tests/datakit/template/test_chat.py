@@ -4,6 +4,7 @@ do."""
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -11,7 +12,9 @@ import pytest
 
 from datakit.op import Context, LabelResult
 from datakit.template import Chat, RewardPrompt
+from datakit.templating import render
 from datakit.templating.named import TEMPLATES
+from datakit.templating.sandbox import SECONDS, Sandbox
 from schemas import MESSAGES
 from schemas.errors import ConfigError, DataError
 from tests.datakit.fakes import PROMPTS, Example, tokenizer
@@ -211,6 +214,13 @@ HOSTILE = {
 }
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversation has a fifth of the processor time that a user's has."""
+    monkeypatch.setattr(render, "Sandbox", partial(Sandbox, seconds=SECONDS / 5))
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("template", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_templates_end_in_an_error_and_nothing_else(template: str) -> None:
     slug = ""
@@ -225,6 +235,7 @@ def test_hostile_templates_end_in_an_error_and_nothing_else(template: str) -> No
     assert slug.startswith("template-")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_after_a_limit_the_next_template_works() -> None:
     with pytest.raises(DataError):
         Chat(template=HOSTILE["two loops"]).label(table(chat("q")), context())
