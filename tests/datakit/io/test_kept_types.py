@@ -48,9 +48,8 @@ def test_every_type_is_carried_as_what_it_is(tmp_path: Path) -> None:
     assert {name: first[name] for name in COLUMNS} == {name: value for name, (_, value, _) in COLUMNS.items()}
     assert first["meta_day"] == "2024-01-01"
     assert {second[name] for name in COLUMNS} == {None}
-    assert {name: str(op.gives()[name].type) for name in COLUMNS} == {
-        name: kind for name, (*_, kind) in COLUMNS.items()
-    }
+    gives = op.gives()
+    assert {name: str(gives[name].type) for name in COLUMNS} == {name: kind for name, (*_, kind) in COLUMNS.items()}
 
 
 @pytest.mark.parametrize(
