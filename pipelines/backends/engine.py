@@ -115,7 +115,12 @@ class Engine(Backend):
         known = plan.table(
             f"{label}/known", KnownLogprobs(longest=min(_KNOWN, positions - 1)), model=model, tokenizer=model
         )
-        given: dict[str, Any] = {"label": f"{label}/{self.kind}", "root": plan.root, "model": model, "known": known}
+        given: dict[str, Any] = {
+            "label": f"{stem(place)} in {self.kind}",
+            "root": plan.root,
+            "model": model,
+            "known": known,
+        }
         if (
             isinstance(model, ImportedModel)
             and model.tokenizer is None

@@ -214,6 +214,7 @@ def test_a_checkpoint_is_exported_once_for_all_engines_and_each_answers_under_it
     assert {task.node for task in tasks_of([one])} == {one.folder, one.known}
     assert model_at(plan, f"vllm:{own.checkpoint},positions=64").max_sequence_length == 64
     assert one.max_sequence_length == 96
+    assert (one.name, other.name) == ("checkpoint in vllm", "checkpoint in trtllm")
 
 
 def test_a_hugging_face_folder_is_asked_as_it_is_and_no_other(own: Own, published: Published, tmp_path: Path) -> None:
