@@ -89,6 +89,11 @@ class Verify(Label):
             Column(f"{self.output}_read", pa.string(), read, nullable=True),
         )
 
+    def gives(self, *inputs: Schema) -> Schema:
+        """As for other labels; `ConfigError` where this machine lacks what the kind needs."""
+        self.verifier.require()
+        return super().gives(*inputs)
+
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         import polars as pl
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datakit.verifiers.choice import Choice as Choice
+from datakit.verifiers.code import Code as Code
 from datakit.verifiers.instructions import Instructions as Instructions
 from datakit.verifiers.json_schema import JsonSchema as JsonSchema
 from datakit.verifiers.number import Number as Number

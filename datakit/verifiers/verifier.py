@@ -1,7 +1,8 @@
 """What a verifier is: settings, and a function of responses and gold answers, over whole columns and without a model.
 
-Gold answers and responses are text from outside. Nothing of them is evaluated; patterns go through engines whose time
-is linear in the text (RE2, Rust's regex), and what could take longer is refused by its size before.
+Gold answers and responses are text from outside. Nothing of them is evaluated, but by `code`, which says where.
+Patterns go through engines whose time is linear in the text (RE2, Rust's regex), and what could take longer is refused
+by its size before.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ class Verifier(ABC):
     def reading(self) -> str:
         """What is read in a response, in words."""
         return f"the {self.kind} read"
+
+    def require(self) -> None:
+        """`ConfigError` where this machine lacks what the kind needs; asked before anything runs."""
+        return
 
     @abstractmethod
     def verdicts(self, rows: pl.DataFrame) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipelines.suites.bbq import BBQ as BBQ
+from pipelines.suites.code import CODE as CODE
 from pipelines.suites.gsm8k import GSM8K as GSM8K
 from pipelines.suites.ifeval import IFEVAL as IFEVAL
 from pipelines.suites.mcqa import MCQA as MCQA

@@ -84,11 +84,30 @@ def _instructed(record: Any) -> Iterator[dict[str, Any]]:
     yield {**rest, "answer": compact(asked)}
 
 
+def _programmed(record: Any) -> Iterator[dict[str, Any]]:
+    """HumanEval's rows, or MBPP's with their list of tests: what is run with a program becomes the gold answer that
+    `label.verify` of kind `code` reads.
+    """
+    tests, before = record.get("test_list"), record.get("test_setup_code") or record.get("test_imports") or ""
+    question, task = record.get("prompt", record.get("text")), {}
+    if isinstance(tests, list) and all(isinstance(test, str) for test in tests):
+        listed, before = "\n".join(tests), "\n".join(before) if isinstance(before, list) else str(before)
+        question, task = f"{question}\nYour code should pass these tests:\n\n{listed}", {"test": f"{before}\n{listed}"}
+    else:
+        task = {"prompt": question, "entry_point": record.get("entry_point"), "test": record.get("test")}
+    if not all(isinstance(text, str) and text.strip() for text in (question, *task.values())):
+        raise InvalidValue("missing-key", "prompt, test and entry_point, or text and test_list, which are texts")
+    yield {**{name: value for name, value in record.items() if name not in _PROGRAMMED}, "prompt": question,
+           "answer": compact(task)}  # fmt: skip
+
+
 def _without_nulls(settings: Any) -> Any:
     """The settings of an instruction, without those of others that the published files pad with null."""
     given = settings if isinstance(settings, dict) else {}
     return {name: value for name, value in given.items() if value is not None}
 
+
+_PROGRAMMED = ("prompt", "text", "test", "entry_point", "test_list", "test_setup_code", "test_imports", "answer")
 
 FORMS = (
     Form(
@@ -128,5 +147,15 @@ FORMS = (
         refused=ASKED,
         records=_instructed,
         roots=("instruction_id_list", "kwargs"),
+    ),
+    Form(
+        "code",
+        "{prompt, test, entry_point}, or {text | prompt, test_list, test_setup_code?}: programs with their tests",
+        (Key("prompt", QUESTION), ANSWER, SYSTEM, TOOLS),
+        PROMPTS,
+        _prompts,
+        refused=ASKED,
+        records=_programmed,
+        roots=("prompt", "text", "test", "entry_point", "test_list", "test_setup_code", "test_imports"),
     ),
 )

@@ -195,7 +195,7 @@ def test_answers_in_texts_with_marks_end_before_the_mark(tmp_path: Path) -> None
 
 def test_every_format_has_a_case() -> None:
     here = {"dolly", "helpsteer", "helpsteer_preferences", "marks", "nemo_kd", "ultrafeedback"}
-    elsewhere = {"comparisons", "oasst", "nemo_gym", "nemo_gym_rollouts", "vicuna", "ifeval"}
+    elsewhere = {"comparisons", "oasst", "nemo_gym", "nemo_gym_rollouts", "vicuna", "ifeval", "code"}
     assert {*CASES, *here, *elsewhere, *(form for form, *_ in SHAPES.values())} == {*FORMS}
 
 

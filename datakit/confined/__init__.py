@@ -1,0 +1,1 @@
+"""Programs from outside, run where they reach nothing."""
