@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import small_model
@@ -23,12 +24,13 @@ from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import rows_at
 from pipelines.stages.ask import Reading
+from pipelines.suites import REWARDBENCH
 from pipelines.suites.answering import AnswerSuite
 from pipelines.suites.asking import AskingSuite
 from pipelines.suites.choosing import ChoiceSuite
 from pipelines.suites.comparing import BY_REWARD
 from pipelines.suites.registry import suite_of, suites
-from pipelines.suites.rewarding import ORDER
+from pipelines.suites.rewarding import ORDER, sectioned
 from pipelines.suites.suite import Given, Suite
 from quiver import inventory
 from schemas import Dataset, Schema
@@ -81,12 +83,12 @@ def test_a_suite_plans_over_a_published_row(suite: Suite, place: Path) -> None:
     second = {"judge": "judges:longer"} if suite.compares else {}
     [figures] = planned(suite=suite.name, data=f"{suite.name}.jsonl", model=model, **second)
     if not suite.compares:
-        assert figures.op.name == "measure.mean" and figures.op.columns == tuple(suite.figures)
+        assert figures.op.name == "measure.mean" and figures.op.columns[: len(suite.figures)] == tuple(suite.figures)
     assert figures.label == f"evaluate/{suite.name}/{model}/figures"
     [scored] = figures.inputs
     assert {*(suite.figures if not suite.compares else ["judge_wins"])} <= {*scored.schema.names}
     there = {key for key in suite.slices if key in {*ROWS[suite.name], *suite.columns}}
-    assert {*figures.op.slices} == there, "slices that the file has, and no others"
+    assert {*figures.op.slices} - {"section"} == there, "slices that the file has, and no others"
 
 
 def test_a_suite_of_ones_own_is_a_value(place: Path) -> None:
@@ -109,7 +111,11 @@ def test_a_suite_of_ones_own_is_a_value(place: Path) -> None:
 
 def test_a_reward_model_over_pairs_is_rewardbench(place: Path) -> None:
     [figures] = planned(model="", reward_model="judge", data="rewardbench.jsonl")
-    assert figures.label == "evaluate/rewardbench/judge/figures" and figures.op.slices == ("subset",)
+    assert figures.label == "evaluate/rewardbench/judge/figures" and figures.op.slices == ("section", "subset")
+    assert figures.op.columns == ("correct", "margin", "score") and figures.op.weights == {"score": "section_weight"}
+    (place / "plain.jsonl").write_text(json.dumps({"prompt": "Hi", "chosen": "Hello", "rejected": "No"}) + "\n")
+    [figures] = planned(model="", reward_model="judge", data="plain.jsonl")
+    assert figures.op.columns == ("correct", "margin") and figures.op.slices == (), "no subsets, no sections"
 
 
 def test_several_answers_are_added_up(place: Path) -> None:
@@ -165,6 +171,31 @@ def test_equal_rewards_are_no_right_order(tmp_path: Path) -> None:
     made = apply(query, given, str(tmp_path / "order")).read()
     assert made["correct"].to_pylist() == [1.0, 0.0, 0.0] and made["margin"].to_pylist() == [1.0, 0.0, -3.0]
     assert made["subset"].to_pylist() == ["x", "x", "y"]
+
+
+def test_sections_are_weighted_as_rewardbench_does(tmp_path: Path) -> None:
+    """Against the plain arithmetic of its paper: a section is the mean of its subsets' accuracies by their counts."""
+    sections, rng = REWARDBENCH.sections, np.random.default_rng(3)
+    subsets = [name for counts in sections.values() for name in counts if name != "hep-rust"] + ["another"]
+    rows = [(name, float(rng.random() < 0.6)) for name in subsets for _ in range(int(rng.integers(2, 9)))]
+    table = pa.table({
+        "pair_id": [f"{at:03}" for at in range(len(rows))], "subset": [name for name, _ in rows],
+        "prompt_id": [f"p{at:03}" for at in range(len(rows))], "correct": [right for _, right in rows],
+    })  # fmt: skip
+    scored = Dataset.from_arrow(table, Schema.of_arrow(table.schema), str(tmp_path / "scored"))
+    made = apply(Query(query=sectioned(sections), tables=("rows",), key=("pair_id",)), scored, str(tmp_path / "made"))
+    op = Mean(columns=("correct", "score"), slices=("section", "subset"), weights={"score": "section_weight"})
+    report = apply(op, made, str(tmp_path / "figures")).read()
+    figures = dict(zip(report["metric"].to_pylist(), report["value"].to_pylist(), strict=True))
+    accuracy = {name: np.mean([right for one, right in rows if one == name]) for name in subsets}
+    parts = {}
+    for section, counts in sections.items():
+        there = {name: count for name, count in counts.items() if name in accuracy}
+        parts[section] = sum(accuracy[name] * count for name, count in there.items()) / sum(there.values())
+        assert figures[f"score[section={section}]"] == pytest.approx(parts[section], abs=1e-12)
+    assert figures["score"] == pytest.approx(np.mean([*parts.values()]), abs=1e-12)
+    assert "score[subset=another]" not in figures and figures["correct[subset=another]"] == accuracy["another"]
+    assert figures["score.low"] < figures["score"] < figures["score.high"]
 
 
 def test_equal_rewards_win_by_half_and_a_missing_one_is_no_verdict(tmp_path: Path) -> None:
