@@ -41,6 +41,7 @@ def _served(command: Command, reference: str, options: Mapping[str, str]) -> Ite
         port=number(command, options, "port", listen.Settings.port, 0, 65535),
         open_to_network="open-to-network" in options,
         token=secret.text,
+        root=root,
         slots=number(command, options, "slots", listen.Settings.slots, 1, 4096),
         queue=number(command, options, "queue", listen.Settings.queue, 1, 1 << 20),
         threads=number(command, options, "threads", 0, 0, 4096) or None,

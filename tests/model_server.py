@@ -38,6 +38,32 @@ class Raw:
     before: float = 0.0
     after: float = 0.0
     reset: bool = False
+    pieces: Sequence[tuple[float, bytes]] = ()
+    """What is sent behind the data, each after so many seconds."""
+
+
+def events(answer: Body, *, chat: bool) -> list[bytes]:
+    """An answer as server-sent events, each choice in pieces of three letters, or of a token."""
+    head = {name: answer[name] for name in answer if name not in ("choices", "usage")}
+    made = []
+    for choice in answer["choices"]:
+        text = choice["message"]["content"] if chat else choice["text"]
+        ids, logprobs = choice.get("token_ids"), (choice.get("logprobs") or {}).get("token_logprobs")
+        count = len(ids) if ids is not None else max(1, -(-len(text) // 3))
+        for at in range(count):
+            part = text[at * 3 : at * 3 + 3] if at < count - 1 else text[at * 3 :]
+            piece: Body = {"index": choice["index"], "finish_reason": None}
+            piece |= {"delta": {"content": part}} if chat else {"text": part}
+            if ids is not None and logprobs is not None:
+                piece |= {"token_ids": ids[at : at + 1], "logprobs": {"token_logprobs": logprobs[at : at + 1]}}
+            made.append({**head, "choices": [piece]})
+        end = {"index": choice["index"], "finish_reason": choice["finish_reason"]}
+        made.append({**head, "choices": [{**end, **({"delta": {}} if chat else {"text": ""})}]})
+    made.append({**head, "choices": [], "usage": answer["usage"]})
+    return [b"data: " + json.dumps(one).encode() + b"\n\n" for one in made] + [b"data: [DONE]\n\n"]
+
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 
 
 def http(status: int, body: bytes, headers: Mapping[str, str] | None = None, length: int | None = None) -> bytes:
@@ -134,6 +160,12 @@ class ModelServer:
             await asyncio.sleep(raw.before)
         writer.write(raw.data)
         await writer.drain()
+        for wait, piece in raw.pieces:
+            await asyncio.sleep(wait)
+            writer.write(piece)
+            await writer.drain()
+        if raw.data.startswith(STREAM_HEAD):
+            return False
         if raw.after:
             await asyncio.sleep(raw.after)
         if raw.reset:
@@ -162,6 +194,8 @@ class ModelServer:
             if reply is None:
                 return Raw(http(404, b'{"detail": "Not Found"}'))
             raw = self.faults(self, body, reply) if self.faults is not None else None
+            if raw is None and body.get("stream"):
+                raw = Raw(STREAM_HEAD, pieces=[(0, one) for one in events(reply, chat="chat" in path)])
             return raw or Raw(http(200, json.dumps(reply).encode()))
         finally:
             self._moved(-1)

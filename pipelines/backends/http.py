@@ -42,12 +42,13 @@ class Served(Placement):
     `api`: `chat` sends conversations and gets text; `completions` sends prompts, with a `tokenizer` (a folder) as its
     tokens, and then gets tokens and their log-probabilities; `generate` is vLLM's endpoint for tokens alone. Left out,
     it is `completions` where there is a tokenizer, else `chat`. `separately`: one request an answer, for a server that
-    takes no `n`. A reward model is asked as `reward` says (`datakit.clients.http.scorer`); `outputs` names its numbers,
-    with a `+` between them. `key` is the name of the environment variable that holds a key (or, with `_FILE` behind it,
-    the place of a file that does); `revision` the user's own word for which weights are served; `timeout`, `connect`
-    and `first_byte` are seconds of one request; `patience` is how long a server may turn every request away;
-    `determinism` whether the same request gives the same answer: always (`exact`), in the same batch, or not. With
-    `usage`, rows say what their requests took, in columns; `prices` is a file with what a million tokens cost.
+    takes no `n`; `stream`: answers come in pieces, and are the same. A reward model is asked as `reward` says
+    (`datakit.clients.http.scorer`); `outputs` names its numbers, with a `+` between them. `key` is the name of the
+    environment variable that holds a key (or, with `_FILE` behind it, the place of a file that does); `revision` the
+    user's own word for which weights are served; `timeout`, `connect` and `first_byte` are seconds of one request;
+    `patience` is how long a server may turn every request away; `determinism` whether the same request gives the same
+    answer: always (`exact`), in the same batch, or not. With `usage`, rows say what their requests took, in columns;
+    `prices` is a file with what a million tokens cost.
     """
 
     inside: bool = False
@@ -59,6 +60,7 @@ class Served(Placement):
     key: str = ""
     tokenizer: str = ""
     separately: bool = False
+    stream: bool = False
     determinism: Determinism = "none"
     usage: bool = False
     prices: str = ""
@@ -73,6 +75,8 @@ class Served(Placement):
         low = [f"{name} {value} is not above 0" for name, value in times.items() if value is not None and value <= 0]
         if self.chosen_api == "generate" and not self.tokenizer:
             low.append("api generate sends tokens: tokenizer=FOLDER is needed")
+        if self.chosen_api == "generate" and self.stream:
+            low.append("api generate gives answers whole: leave stream out, or api=completions")
         if self.api == "chat" and self.tokenizer:
             low.append("api chat sends conversations as they are: leave the tokenizer out")
         return [*super().faults(), *low]
@@ -167,13 +171,13 @@ class Http(Backend):
         address = Address.of(parted(url)[0])
         asking, meter = _opened(address, placement), _meter(address, placement)
         if role == "judge":
-            return HttpJudge(asking, meter=meter)
+            return HttpJudge(asking, meter=meter, stream=placement.stream)
         if role == "scorer":
             return HttpScorer(asking, takes, placement.reward, tuple(placement.outputs.split("+")))
         if role == "model":
             return HttpTokenModel(asking)
         tokenizer = Tokenizer.of_folder(placement.tokenizer) if placement.tokenizer else None
-        return HttpGenerator(asking, placement.chosen_api, tokenizer, placement.separately, meter)
+        return HttpGenerator(asking, placement.chosen_api, tokenizer, placement.separately, meter, placement.stream)
 
     def health(self, node: Node) -> None:
         """The servers are there, serve the model, and answer as they did first (`datakit.clients.http.probes`)."""

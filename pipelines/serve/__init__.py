@@ -8,6 +8,7 @@
     replies.py      answers as JSON                                      streams.py  answers while they are made
     app.py          the endpoints                                        guards.py   who may ask, and how much
     listen.py       the port, from start to end                          secret.py   the secret that clients send
+    reloading.py    other weights while it runs
     conversation.py a conversation with a policy, without a port
 
 The decoder is `trainers.engine.inference`: it knows token ids alone.

@@ -8,7 +8,7 @@ places.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from pipelines.serve.models import Served
     from trainers.engine.inference.continuous import Answer
-    from trainers.engine.inference.decoding_thread import DecodingThread, Kind
+    from trainers.engine.inference.decoding_thread import DecodingThread, Kind, Networks
 
 _SOONEST, _LATEST = 1, 60
 _LOOK = 0.02
@@ -129,6 +130,28 @@ class AnswerQueue:
             if self.ending:
                 raise _ending() from None
             raise
+
+    async def changed(self, opened: Callable[[], Served], before: Served) -> Served:
+        """The model that `opened` gives in place of `before`, once all that came until now is answered: `opened` is
+        called in the thread that has the networks. `RequestError` where it raises one, and where the server is ending.
+        """
+        if self.ending:
+            raise _ending()
+        made: list[Served] = []
+
+        def change() -> Networks:
+            made.append(opened())
+            return self.thread.with_model(made[0].name, made[0].network, made[0].generator, made[0].weights_digest)
+
+        try:
+            await asyncio.shield(asyncio.wrap_future(self.thread.change(change)))
+        except RequestError:
+            raise
+        except Exception:
+            if self.ending:
+                raise _ending() from None
+            raise
+        return made[0]
 
     async def end(self, seconds: float) -> None:
         """Take nothing more; wait so long for what is under way, then end it."""

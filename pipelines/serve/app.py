@@ -23,6 +23,7 @@ from pipelines.serve.fields import RequestError
 from pipelines.serve.guards import Guards, as_json, body_of, refusal
 from pipelines.serve.metrics import TYPE
 from pipelines.serve.models import Served
+from pipelines.serve.reloading import Reload
 from pipelines.serve.replies import Replies, reward_message, scored
 from schemas.errors import QuiverError, printable
 
@@ -40,13 +41,14 @@ Endpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 @dataclass(frozen=True, kw_only=True)
 class Access:
     """Who may ask and how much: `names` and `any_address` as `Guards` has them, `token` (empty: none), most bytes of a
-    body.
+    body; `root` is the workspace whose checkpoints may be asked for (empty: none).
     """
 
     names: Collection[str] = ("127.0.0.1", "localhost", "::1")
     any_address: bool = False
     token: str = ""
     body_bytes: int = 4 << 20
+    root: str = ""
 
 
 class App:
@@ -59,6 +61,7 @@ class App:
         self.answer_queue, self.reward, self.access, self.report = answer_queue, reward, access, report
         self.policy = Policy(answer_queue, policy) if policy else None
         self.started = int(time.time())
+        self._reloading = asyncio.Lock()
 
     def asgi(self) -> Starlette:
         """The application, behind its guards."""
@@ -71,6 +74,7 @@ class App:
             "/v1/completions": self._completions,
             "/v1/chat/completions": self._chat,
             "/inference/v1/generate": self._generate,
+            "/v1/reload": self._reload,
             **dict.fromkeys(("/score", "/v1/score", "/classify", "/pooling"), self._scored),
         }
         gets = {"/v1/models": self._models, "/health": self._health, "/metrics": self._metrics}
@@ -173,6 +177,30 @@ class App:
         if form == "chat":
             return as_json(reward_message(reward, numbers[0], tokens))
         return as_json(scored(reward, numbers, form, tokens))
+
+    async def _reload(self, request: Request) -> Response:
+        if not self.access.token:
+            raise RequestError("a server without a token takes no other weights", status=403, code="no_reload")
+        asked = Reload.of(await body_of(request, self.access.body_bytes), self.access.root)
+        if self._reloading.locked():
+            raise RequestError("other weights are on their way", status=409, code="reloading")
+        async with self._reloading:
+            before = self._named(asked.model)
+            made = await self.answer_queue.changed(lambda: asked.replacing(before), before)
+            if before is self.reward:
+                self.reward = made
+            else:
+                self.policy = Policy(self.answer_queue, made)
+        digests = {"weights_digest": made.weights_digest, "previous_weights_digest": before.weights_digest}
+        return as_json({"id": made.name, "object": "model", **digests})
+
+    def _named(self, name: str | None) -> Served:
+        """The model of that name; without one the policy, or the reward model where there is no policy."""
+        listed = [served for served in (self.policy and self.policy.served, self.reward) if served]
+        chosen = next((one for one in listed if name in (None, one.name)), None)
+        if chosen is None:
+            raise _unknown(name, [one.name for one in listed])
+        return chosen
 
     async def _models(self, request: Request) -> Response:
         listed = [served for served in (self.policy and self.policy.served, self.reward) if served]

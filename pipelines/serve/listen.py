@@ -32,7 +32,8 @@ _KEEP_ALIVE = 75
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How a server listens and works. `slots`: answers decoded at once; `queue`: that wait at most; `threads` of torch
-    on the CPU (None: as it is); `grace`: seconds for what is under way at the end.
+    on the CPU (None: as it is); `grace`: seconds for what is under way at the end; `root`: the workspace
+    from which weights are taken while it runs (empty: none).
     """
 
     host: str = "127.0.0.1"
@@ -43,6 +44,7 @@ class Settings:
     queue: int = 256
     threads: int | None = None
     grace: float = 10.0
+    root: str = ""
 
 
 def require_library() -> None:
@@ -162,7 +164,8 @@ async def serve(
             await super().shutdown(sockets)
 
     generator = policy.generator if policy else None
-    decoder = ContinuousDecoder(generator, slots=settings.slots) if generator else None
+    weights = policy.weights_digest if policy else ""
+    decoder = ContinuousDecoder(generator, slots=settings.slots, weights=weights) if generator else None
     models = {one.name: one.network for one in (policy, reward) if one}
     with DecodingThread(
         decoder, models, deliver=answer_queue.deliver, report=report, threads=settings.threads
@@ -171,7 +174,7 @@ async def serve(
         names = {"127.0.0.1", "localhost", "::1", settings.host.lower()}
         if settings.open_to_network:
             names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
-        access = Access(names=names, any_address=settings.open_to_network, token=settings.token)
+        access = Access(names=names, any_address=settings.open_to_network, token=settings.token, root=settings.root)
         app = App(answer_queue, policy, reward, access, report).asgi()
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", ws="none", server_header=False,

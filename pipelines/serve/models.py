@@ -31,7 +31,7 @@ class Place:
 @dataclass(frozen=True)
 class Served:
     """A model in memory, under the `name` that clients call it. `generator` is there for a policy, `outputs` (what its
-    numbers are called) for a reward model; `weights_digest` is theirs.
+    numbers are called) for a reward model; `weights_digest` is theirs, and they are computed with in `precision`.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Served:
     outputs: Sequence[str] = ()
     weights_digest: str = ""
     positions: int = 0
+    precision: Any = "fp32"
 
 
 def place_at(reference: str, root: str, name: str = "") -> Place:
@@ -86,6 +87,7 @@ def opened(place: Place, rendering: Rendering) -> Served:
         outputs,
         source.weights_digest,
         source.model.max_sequence_length,
+        place.precision,
     )
 
 

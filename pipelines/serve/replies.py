@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trainers.engine.inference.continuous import Answer
 
 Ints = npt.NDArray[np.int64]
+_SHORT = 16
 Listed = Sequence[tuple[int, float]]
 """Likeliest ids at a token and their log-probabilities, likeliest first."""
 
@@ -58,7 +59,7 @@ class Replies:
             answer = answers[at] if answers else None
             score = scores[prompt] if scores else PromptScores()
             choices.append(self._choice(at, self.prompts[prompt], answer, score))
-        made = {**self._head("chat.completion" if self.is_chat else "text_completion"), "choices": choices}
+        made = {**self._head("chat.completion" if self.is_chat else "text_completion", answers), "choices": choices}
         if self.is_chat and self.asked.token_ids:
             made["prompt_token_ids"] = [*map(int, self.prompts[0])]
         return {**made, "usage": self.usage(answers)}
@@ -71,7 +72,8 @@ class Replies:
             pairs_listed = [{"token_id": number, "logprob": value} for number, value in pairs]
             listed = None if self.asked.draw.top is None else {"content": pairs_listed}
             choices.append({"index": at, "token_ids": answer.ids, "finish_reason": answer.finish, "logprobs": listed})
-        return {"request_id": self.id, "model": self.served.name, "choices": choices, "usage": self.usage(answers)}
+        head = {"request_id": self.id, "model": self.served.name, **self._weights(answers)}
+        return {**head, "choices": choices, "usage": self.usage(answers)}
 
     def piece(self, at: int, text: str, answer: Answer, since: int, until: int, finish: str) -> dict[str, Any]:
         """A chunk of choice `at`: new text, the tokens from `since` to `until`, and how it ended where it has."""
@@ -85,21 +87,28 @@ class Replies:
             choice["token_ids"] = answer.ids[since:until]
             if since == 0:
                 choice["prompt_token_ids"] = [*map(int, self.prompts[at // self.asked.draw.n])]
-        return {**self._head("chat.completion.chunk" if self.is_chat else "text_completion"), "choices": [choice]}
+        kind = "chat.completion.chunk" if self.is_chat else "text_completion"
+        return {**self._head(kind, [answer]), "choices": [choice]}
 
     def last(self, answers: Sequence[Answer]) -> dict[str, Any]:
         """The chunk behind all others, which says how many tokens there were."""
-        return {**self._head("chat.completion.chunk" if self.is_chat else "text_completion"), "choices": [],
-                "usage": self.usage(answers)}  # fmt: skip
+        kind = "chat.completion.chunk" if self.is_chat else "text_completion"
+        return {**self._head(kind, answers), "choices": [], "usage": self.usage(answers)}
 
     def usage(self, answers: Sequence[Answer]) -> dict[str, int]:
         """How many tokens were read and drawn; a prompt counts once."""
         read, drawn = sum(map(len, self.prompts)), sum(len(answer.ids) for answer in answers)
         return {"prompt_tokens": read, "completion_tokens": drawn, "total_tokens": read + drawn}
 
-    def _head(self, kind: str) -> dict[str, Any]:
+    def _weights(self, answers: Sequence[Answer]) -> dict[str, str]:
+        """Which weights answered, by the beginning of their digest, where that is known."""
+        weights = answers[0].weights if answers else self.served.weights_digest
+        return {"system_fingerprint": weights[:_SHORT]} if weights else {}
+
+    def _head(self, kind: str, answers: Sequence[Answer]) -> dict[str, Any]:
         prefix = "chatcmpl" if self.is_chat else "cmpl"
         head = {"id": f"{prefix}-{self.id}", "object": kind, "created": self.created, "model": self.served.name}
+        head |= self._weights(answers)
         return {**head, "ignored": [*self.asked.ignored]} if self.asked.ignored else head
 
     def _choice(self, at: int, prompt: Ints, answer: Answer | None, score: PromptScores) -> dict[str, Any]:

@@ -61,7 +61,14 @@ def test_with_a_tokenizer_it_is_asked_in_tokens_and_without_one_in_text(plan: Pl
         ask(plan, "top", TopK(), rows, text)
     with pytest.raises(ConfigError, match="has no weights here to start from"):
         checkpoint_at(plan, "http://127.0.0.1:1/v1#m")
-    for wrong in (",tokenizer=nowhere", ",api=generate", ",api=chat,tokenizer=x", ",patience=0", ",password=x"):
+    for wrong in (
+        ",tokenizer=nowhere",
+        ",api=generate",
+        ",api=chat,tokenizer=x",
+        ",patience=0",
+        ",password=x",
+        f",api=generate,tokenizer={folder},stream=true",
+    ):
         with pytest.raises(ConfigError):
             model_at(plan, f"http://127.0.0.1:1/v1#m{wrong}")
     with pytest.raises(ConfigError, match="does not say which model"):
@@ -148,5 +155,5 @@ def test_a_server_that_answers_otherwise_than_before_stops_the_run_before_it_beg
 def test_whatever_a_placement_of_servers_has_stands_behind_a_reference() -> None:
     """All of its own fields and two of those that every placement has; its bounds are the client's own."""
     own = {one.name for one in fields(Served)} - {one.name for one in fields(Placement)}
-    assert {*Http.settings} == own | {"concurrency", "timeout"} and len(Http.settings) == 15
+    assert {*Http.settings} == own | {"concurrency", "timeout"} and len(Http.settings) == 16
     assert (Served().concurrency, Served().timeout, Served().patience) == (64, 600.0, 300.0)

@@ -1,4 +1,4 @@
-"""A tiny Llama, as vLLM serves it and as our own engine reads it."""
+"""A tiny Llama, as vLLM and `quiver serve` serve it, and as our own engine reads it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,28 @@ from datakit.clients.http import Address, Asking, HttpGenerator, HttpTokenModel,
 from datakit.clients.http.address import Key
 from datakit.tokenizers.tokenizer import Tokenizer
 from tests import pages
-from tests.servers.vllm_server import INSTALLED, VllmServer
+from tests.servers.own_server import OwnServer
+from tests.servers.vllm_server import CONTEXT, INSTALLED, VllmServer
 from trainers.engine.inference.frozen import FrozenModel, open_frozen
 from trainers.engine.inference.generator import Generator, open_generator
 from trainers.engine.weights.import_hf import import_hf
 
+OWN = "quiver serve"
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
 """vLLM's kernels for CPUs know heads of 32, 64, 80 ... channels."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of this folder is of one door, and needs what it installs."""
+    """What asks vLLM is of a door of its own, and needs what that installs; what asks our own server is slow."""
     missing = pytest.mark.skipif(
         not INSTALLED.exists(), reason="no vLLM in build/vllm: make test-servers puts it there"
     )
     for item in items:
         if item.path.parent == Path(__file__).parent:
+            asked = item.callspec.params.get("server") if hasattr(item, "callspec") else None
+            if asked == OWN:
+                item.add_marker(pytest.mark.slow)
+                continue
             item.add_marker(pytest.mark.servers)
             item.add_marker(missing)
 
@@ -50,7 +56,7 @@ class Own:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(11)
     place = tmp_path_factory.mktemp("llama") / "model"
-    pages.model(place, **SIZES, initializer_range=0.2)
+    pages.model(place, **SIZES, initializer_range=0.2, max_position_embeddings=CONTEXT)
     return place
 
 
@@ -72,14 +78,29 @@ def vllm(folder: Path) -> Iterator[VllmServer]:
         yield server
 
 
+@pytest.fixture(scope="session", params=["vllm", OWN])
+def server(request: pytest.FixtureRequest, folder: Path) -> Iterator[VllmServer | OwnServer]:
+    """Each of the servers that the suite runs against."""
+    if request.param == "vllm":
+        yield request.getfixturevalue("vllm")
+        return
+    with OwnServer(folder, folder.parent / "own") as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
-def asked(vllm: VllmServer, tokenizer: Tokenizer) -> Callable[..., list[dict[str, Any]]]:
+def asked(server: VllmServer | OwnServer, tokenizer: Tokenizer) -> Callable[..., list[dict[str, Any]]]:
     """What our client makes of the server's answers, row by row."""
+    return asking(server.reference, tokenizer)
+
+
+def asking(reference: str, tokenizer: Tokenizer) -> Callable[..., list[dict[str, Any]]]:
+    """The same of the server at that reference."""
 
     def ask(rows: pa.Table, sampling: Sampling, seeds: np.ndarray, **how: Any) -> list[dict[str, Any]]:
         limits = how.pop("limits", Limits())
         how = {"api": "completions", "tokenizer": tokenizer, **how}
-        generator = HttpGenerator(Asking.opened(Address.of(vllm.reference), Key(), limits), **how)
+        generator = HttpGenerator(Asking.opened(Address.of(reference), Key(), limits), **how)
         try:
             return ANSWERS.conform(generator.generate(rows, sampling, seeds)).to_pylist()
         finally:
@@ -89,7 +110,7 @@ def asked(vllm: VllmServer, tokenizer: Tokenizer) -> Callable[..., list[dict[str
 
 
 @pytest.fixture(scope="session")
-def token_model(vllm: VllmServer) -> Iterator[HttpTokenModel]:
-    model = HttpTokenModel(Asking.opened(Address.of(vllm.reference), Key(), Limits()))
+def token_model(server: VllmServer | OwnServer) -> Iterator[HttpTokenModel]:
+    model = HttpTokenModel(Asking.opened(Address.of(server.reference), Key(), Limits()))
     yield model
     model.close()

@@ -1,4 +1,6 @@
-"""Our client and a real vLLM on the weights of our own engine: the same tokens, numbers, texts and ends."""
+"""Our client and a server, a real vLLM or `quiver serve`, on the weights of our own engine: the same tokens, numbers,
+texts and ends.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ from datakit.clients.http.generator import Api
 from schemas.dataset import Dataset
 from tests.pipelines.commands import luigi
 from tests.servers.conftest import Own
+from tests.servers.own_server import OwnServer
 from tests.servers.vllm_server import CONTEXT, VllmServer
 
 pytestmark = pytest.mark.timeout(1800)
@@ -121,7 +124,7 @@ def test_an_answer_ends_where_the_model_reads_no_further_and_a_prompt_without_ro
 
 @pytest.mark.parametrize("how", ["chat", "completions", "generate"])
 def test_a_command_gets_the_same_greedy_texts_from_the_server_and_from_the_folder(
-    how: str, folder: Path, vllm: VllmServer, tmp_path: Path
+    how: str, folder: Path, server: VllmServer | OwnServer, tmp_path: Path
 ) -> None:
     """From conversations: in chat the server's template and tokenizer, elsewhere ours. Where an answer is cut inside a
     letter the server's text ends before it; with tokens we see the half that is there.
@@ -130,7 +133,7 @@ def test_a_command_gets_the_same_greedy_texts_from_the_server_and_from_the_folde
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
     settings = "" if how == "chat" else f",api={how},tokenizer={folder}"
     made = []
-    for model in (f"{vllm.reference}{settings}", str(folder)):
+    for model in (f"{server.reference}{settings}", str(folder)):
         command = ("Generate", "--model", model, "--prompts", "prompts.jsonl", "--greedy", "--max-new-tokens", "64")
         done = luigi(tmp_path, *command, module="pipelines")
         assert done.returncode == 0, done.stderr

@@ -13,11 +13,13 @@ import pytest
 
 from datakit.clients import Sampling
 from datakit.clients.http import Limits
+from datakit.tokenizers.tokenizer import Tokenizer
 from pipelines.graph.backend import backend_of, model_at
 from pipelines.graph.plan import Plan
 from schemas.dataset import Dataset
 from schemas.errors import IntegrityError, ServiceError
 from tests.pipelines.commands import luigi, started, while_running
+from tests.servers.conftest import asking
 from tests.servers.test_vllm_answers import prompts, seeds
 from tests.servers.vllm_server import VllmServer
 
@@ -26,6 +28,12 @@ Asked = Callable[..., list[dict[str, Any]]]
 SHORT = Sampling(max_new_tokens=8)
 ROWS = 64
 """As many as make one chunk, whose answers lie in one journal until it is whole."""
+
+
+@pytest.fixture(scope="module")
+def asked(vllm: VllmServer, tokenizer: Tokenizer) -> Asked:
+    """What our client makes of the answers of vLLM alone."""
+    return asking(vllm.reference, tokenizer)
 
 
 def test_a_server_that_hangs_is_given_up_and_one_that_wakes_goes_on(vllm: VllmServer, asked: Asked) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from datakit.clients.http import streamed
 from schemas.canonical import canonical_of_plain
 from schemas.errors import printable
 from schemas.untrusted import strict_json
@@ -23,6 +24,8 @@ _WORDS = 160
 _TOKEN_BYTES = 512
 """JSON of one token with its number, text and log-probability, at most."""
 _SPARE = 1 << 18
+_PIECES = 4
+"""How much longer a reply is whose every token is an event."""
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -34,16 +37,19 @@ class Request:
     body: Mapping[str, Any]
     tokens: int = 0
     """Tokens that the reply may speak of."""
+    stream: bool = False
+    """Whether the reply comes in pieces; what is asked, and its key, are the same."""
 
     @property
     def answer_bytes(self) -> int:
         """How long a reply can be that speaks of so many tokens."""
-        return _SPARE + _TOKEN_BYTES * self.tokens
+        return _SPARE + _TOKEN_BYTES * self.tokens * (_PIECES if self.stream else 1)
 
     @property
     def data(self) -> bytes:
         """The body as the bytes that are sent: JSON in UTF-8, without blanks."""
-        return _JSON.encode(self.body).encode()
+        pieces = {"stream": True, "stream_options": {"include_usage": True}} if self.stream else {}
+        return _JSON.encode({**self.body, **pieces}).encode()
 
     def key(self, served: str) -> str:
         """What it asks of the model with the identity `served`: SHA-256 in hex."""
@@ -61,9 +67,15 @@ class Reply:
     base: str = ""
 
     def json(self) -> Any:
-        """The reply as JSON; `Refused` where it is none."""
+        """The reply as JSON, put together where it came in pieces; `Refused` where it is none, `Unanswered` where it
+        was broken off.
+        """
         try:
+            if self.headers.get("content-type", "").startswith(streamed.TYPE):
+                return streamed.put_together(self.data)
             return strict_json(self.data)
+        except streamed.BrokenOff as fault:
+            raise Unanswered(printable(fault, _WORDS), status=500) from fault
         except Exception as fault:  # whatever a parser makes of bytes from outside
             raise Refused(f"the reply is no JSON: {printable(fault, _WORDS)}") from fault
 

@@ -32,13 +32,14 @@ Api = Literal["chat", "completions", "generate"]
 class HttpGenerator(HttpClient):
     """Asks the model at the address of `asking`; with a `tokenizer`, in tokens and with their log-probabilities.
 
-    `separately`: for a server that gives one answer a request, whatever `n` says.
+    `separately`: for a server that gives one answer a request, whatever `n` says; `stream`: answers come in pieces.
     """
 
     api: Api = "chat"
     tokenizer: Tokenizer | None = None
     separately: bool = False
     meter: Meter = COUNTED
+    stream: bool = False
 
     def generate(self, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
         """Answers (`ANSWERS`) to `rows`, all that each was asked for, or an `error` in the place of one; beside them
@@ -47,7 +48,9 @@ class HttpGenerator(HttpClient):
         each, part = sampling.samples_per_prompt, 1 if self.separately else sampling.samples_per_prompt
         asked = [(row, first) for row in range(rows.num_rows) for first in range(0, each, part)]
         form = self._requests(rows, sampling)
-        requests = [form(row, base_seed(int(seeds[row])) + first, part) for row, first in asked]
+        requests = [
+            replace(form(row, base_seed(int(seeds[row])) + first, part), stream=self.stream) for row, first in asked
+        ]
         replies = self.asking.all(requests, lambda reply: self._read(reply, part, sampling.stop))
         made = [
             {"prompt_row": row, "sample_index": first + number, **self._row(reply, number, sampling.stop), **took}

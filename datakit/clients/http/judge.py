@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class HttpJudge(HttpClient):
 
     structured: bool = True
     meter: Meter = COUNTED
+    stream: bool = False
 
     def judge(
         self,
@@ -41,6 +42,7 @@ class HttpJudge(HttpClient):
             )
             for messages, seed in zip(conversations.to_pylist(), seeds.tolist(), strict=True)
         ]  # fmt: skip
+        requests = [replace(one, stream=self.stream) for one in requests]
         made = self.asking.all(requests, lambda reply: chat.read(reply, 1, sampling.stop))
         rows = [{**_row(one), **self.meter.row(one, 1)} for one in made]
         schema = REPLIES.adding(*USAGE)

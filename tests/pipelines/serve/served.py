@@ -94,11 +94,12 @@ async def application(
 ) -> AsyncIterator[tuple[httpx2.AsyncClient, AnswerQueue]]:
     """A client of the application, without a port, and its answer_queue."""
     answer_queue, faults = AnswerQueue(queue, Metrics()), []
-    decoder = ContinuousDecoder(policy.generator, slots=slots) if policy and policy.generator else None
+    digest = policy.weights_digest if policy else ""
+    decoder = ContinuousDecoder(policy.generator, slots=slots, weights=digest) if policy and policy.generator else None
     named = {one.name: one.network for one in (policy, reward) if one}
     with DecodingThread(decoder, named, deliver=answer_queue.deliver, report=faults.append, threads=1) as thread:
         answer_queue.thread = thread
-        app = App(answer_queue, policy, reward, Access(token=TOKEN, **access), faults.append).asgi()
+        app = App(answer_queue, policy, reward, Access(**{"token": TOKEN, **access}), faults.append).asgi()
         async with httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1:1", timeout=60,
             headers={"Authorization": f"Bearer {TOKEN}"},

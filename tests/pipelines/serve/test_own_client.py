@@ -47,10 +47,12 @@ def opened(server: Running, role: str, takes: Any = NOTHING, name: str = "m", **
     return Http().open(f"{server.base}#{name}", role, takes, Served(key="MY_KEY", **settings))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("api", ["completions", "generate"])
-def test_tokens_and_log_probabilities_are_the_samplers(server: Running, folder: str, api: Any) -> None:
+@pytest.mark.parametrize(
+    ("api", "stream"), [("completions", False), ("completions", True), ("generate", False)]
+)  # fmt: skip
+def test_tokens_and_log_probabilities_are_the_samplers(server: Running, folder: str, api: Any, stream: bool) -> None:
     rows = pa.table({"prompt": ["", "", ""], "prompt_ids": pa.array(PROMPTS, pa.list_(pa.int32()))})
-    client = opened(server, "generator", TOKENIZED_PROMPTS, tokenizer=folder, api=api)
+    client = opened(server, "generator", TOKENIZED_PROMPTS, tokenizer=folder, api=api, stream=stream)
     made = client.generate(rows, Sampling(samples_per_prompt=4, max_new_tokens=24), SEEDS).to_pylist()
     assert len(made) == 12
     for row in made:

@@ -36,8 +36,8 @@ Finish = Literal["", "stop", "length", "cancelled", "failed"]
 class Answer:
     """An answer in the making. `prompt`: token ids, the same object for all answers to one request; `seed`: all that
     its draws depend on; `room`: most tokens; `top`: how many of the likeliest ids are wanted at every token; `watched`:
-    whether every token is news, not the end alone. `finish` is empty until it is complete. Times are those of a clock
-    that never goes back, in seconds.
+    whether every token is news, not the end alone. `weights` are those that draw it. `finish` is empty until it is
+    complete. Times are those of a clock that never goes back, in seconds.
     """
 
     prompt: Ints
@@ -53,6 +53,7 @@ class Answer:
     likeliest: list[list[tuple[int, float]]] = field(default_factory=list)
     finish: Finish = ""
     fault: str = ""
+    weights: str = ""
     asked_at: float = field(default_factory=time.monotonic)
     first_at: float = 0.0
 
@@ -64,9 +65,10 @@ class Answer:
 
 
 class ContinuousDecoder:
-    """Decodes at most `slots` answers of `generator`'s network at once; of one thread."""
+    """Decodes at most `slots` answers of `generator`'s network, which has these `weights`, at once; of one thread."""
 
-    def __init__(self, generator: Generator, *, slots: int = 64) -> None:
+    def __init__(self, generator: Generator, *, slots: int = 64, weights: str = "") -> None:
+        self.weights = weights
         self.generator, self.network, self.slots = generator, generator.network, slots
         self.device = next(self.network.parameters()).device
         self._barred_V = None if generator.barred_V is None else generator.barred_V.to(self.device)
@@ -99,6 +101,8 @@ class ContinuousDecoder:
         rows = np.arange(len(self.answers), len(self.answers) + len(joining))
         self.cache.hold(len(self.answers) + len(joining), max(map(len, prompts)))
         self.answers += joining
+        for answer in joining:
+            answer.weights = self.weights
         logits = passes.read_prompts(self.network, self.cache, prompts, counts, rows)
         self._position_b[rows] = [len(answer.prompt) for answer in joining]
         self._count_b[rows] = 0

@@ -3,6 +3,7 @@
     submit(answers)          they join the batch when there is a place; `deliver` is called with what is news
     cancel(answers)          their places are free at the next token
     ask(model, kind, ids)    a future: what a network says of one row; rows that wait together share a pass
+    change(make)             a future: other networks, once all that came before has its answer by those that were there
 
 Every method but `deliver` is called from any other thread; `Ended` where this one has been stopped. A fault ends the
 answers that it met, never the thread.
@@ -15,12 +16,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 
 from trainers.engine.inference.continuous import Answer, ContinuousDecoder
 from trainers.engine.inference.frozen import FrozenModel
+from trainers.engine.inference.generator import Generator
 from trainers.engine.inference.passes import Ints
 
 Kind = Literal["logprobs", "top_k", "scores"]
@@ -45,6 +47,20 @@ class _Row:
     answer: Future[Any] = field(default_factory=Future)
 
 
+Networks: TypeAlias = "tuple[ContinuousDecoder | None, Mapping[str, FrozenModel]]"
+"""The decoder of a policy, and the networks that are asked about rows, by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Change:
+    """Other networks, which `make` opens in the thread; what comes after it is asked for waits behind it."""
+
+    make: Callable[[], Networks]
+    done: Future[None] = field(default_factory=Future)
+    waiting: deque[Answer] = field(default_factory=deque)
+    rows: deque[_Row] = field(default_factory=deque)
+
+
 class DecodingThread:
     """The thread; a context manager. `models`: networks that are asked about rows, by name; `threads`: of torch on the
     CPU (None: as it is); `report`: called with a fault of ours.
@@ -63,6 +79,7 @@ class DecodingThread:
         self.deliver, self.report = deliver, report
         self._waiting: deque[Answer] = deque()
         self._rows: deque[_Row] = deque()
+        self._change: _Change | None = None
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
@@ -89,7 +106,7 @@ class DecodingThread:
     @property
     def waiting(self) -> int:
         """Answers that have no place yet."""
-        return len(self._waiting)
+        return len(self._waiting) + (len(self._change.waiting) if self._change else 0)
 
     @property
     def running(self) -> int:
@@ -99,14 +116,14 @@ class DecodingThread:
     @property
     def rows_waiting(self) -> int:
         """Rows that a network is to be asked about."""
-        return len(self._rows)
+        return len(self._rows) + (len(self._change.rows) if self._change else 0)
 
     def submit(self, answers: Sequence[Answer]) -> None:
         """Have `answers` decoded, in this order."""
         assert self.decoder is not None, "there is a policy"
         with self._changed:
             self._require_open()
-            self._waiting.extend(answers)
+            (self._change.waiting if self._change else self._waiting).extend(answers)
             self._changed.notify()
 
     def cancel(self, answers: Sequence[Answer]) -> None:
@@ -115,19 +132,38 @@ class DecodingThread:
             for answer in answers:
                 answer.finish = answer.finish or "cancelled"
             gone = {id(answer) for answer in answers}
-            kept = [answer for answer in self._waiting if id(answer) not in gone]
-            if len(kept) < len(self._waiting):
-                self._waiting.clear()
-                self._waiting.extend(kept)
+            for waiting in (self._waiting, *([self._change.waiting] if self._change else [])):
+                kept = [answer for answer in waiting if id(answer) not in gone]
+                if len(kept) < len(waiting):
+                    waiting.clear()
+                    waiting.extend(kept)
 
     def ask(self, model: str, kind: Kind, ids: Ints, k: int = 0) -> Future[Any]:
         """What the network `model` says of one row: float32 by token, ([T, k] ids, [T, k] float32), or its scores."""
         row = _Row(model, kind, ids, k)
         with self._changed:
             self._require_open()
-            self._rows.append(row)
+            (self._change.rows if self._change else self._rows).append(row)
             self._changed.notify()
         return row.answer
+
+    def change(self, make: Callable[[], Networks]) -> Future[None]:
+        """Have other networks answer whatever comes from now on: `make` opens them, here, when all that came before is
+        answered. Where it raises, those that are there stay, and the future has the fault. One at a time.
+        """
+        with self._changed:
+            self._require_open()
+            assert self._change is None, "a change is under way"
+            self._change = _Change(make)
+            self._changed.notify()
+            return self._change.done
+
+    def with_model(self, name: str, model: FrozenModel, generator: Generator | None, weights: str) -> Networks:
+        """The networks with `model` as `name`; with a `generator` it is the policy, whose `weights` answers name."""
+        decoder = self.decoder
+        if generator is not None and decoder is not None:
+            decoder = ContinuousDecoder(generator, slots=decoder.slots, weights=weights)
+        return decoder, {**self.models, name: model}
 
     def _require_open(self) -> None:
         if self._closed:
@@ -138,15 +174,35 @@ class DecodingThread:
             torch.set_num_threads(self.threads)
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._rows or self._waiting or self.running)
+                self._changed.wait_for(
+                    lambda: self._closed or self._rows or self._waiting or self.running or self._change
+                )
                 if self._closed:
                     break
+                is_idle = not (self._rows or self._waiting or self.running)
                 rows = self._alike()
                 joining = self.decoder.choose(self._waiting) if self.decoder else []
+            if is_idle and self._change is not None:
+                self._make(self._change)
             if rows:
                 self._answer(rows)
             self._decode(joining)
         self._end()
+
+    def _make(self, change: _Change) -> None:
+        fault: Exception | None = None
+        try:
+            made = change.make()
+        except Exception as raised:
+            fault = raised
+        with self._changed:
+            if fault is None:
+                self.decoder, self.models = made
+            self._waiting, self._rows, self._change = change.waiting, change.rows, None
+        if fault is None:
+            change.done.set_result(None)
+        else:
+            change.done.set_exception(fault)
 
     def _alike(self) -> list[_Row]:
         """The row that has waited longest, and those that can be read in one pass with it."""
@@ -188,6 +244,10 @@ class DecodingThread:
             self.deliver([*self.decoder.abandon(f"{type(fault).__name__} in the decoder")])
 
     def _end(self) -> None:
+        if (change := self._change) is not None:
+            self._waiting.extend(change.waiting)
+            self._rows.extend(change.rows)
+            change.done.set_exception(Ended(_ENDING))
         lost = [answer for answer in self._waiting if not answer.finish]
         for answer in lost:
             answer.finish, answer.fault = "failed", _ENDING
