@@ -43,7 +43,7 @@ from pipelines.report.online import online_table
 from pipelines.stages.ask import readable
 from pipelines.stages.conversing import Conversing
 from pipelines.stages.iteration import Evaluation, TaskSetup, evaluated
-from pipelines.stages.online import rewarded, rewarded_by_several, shuffled_prompts, weights_of
+from pipelines.stages.online import check_learns, rewarded, rewarded_by_several, shuffled_prompts, weights_of
 from schemas.errors import ConfigError, counted
 from schemas.process import terminal
 from schemas.rows.rollouts import ADVANTAGES, RESPONSE_MASK
@@ -230,6 +230,7 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         """The setup's policy after all steps, evaluated before and after."""
         task_setup = self._conversing(plan, task_setup)
         seed, eval_setup, first = self.settled_seed, task_setup.eval_setup, task_setup.policy
+        check_learns(first, f"{flag_of(f'{self.setup}_model')} FOLDER")
         label = f"{self.title}/{self.folder(eval_setup.name)}"
         asked = self.asked_prompts(task_setup.prompts)
         self._check_groups()

@@ -30,6 +30,23 @@ def shuffled_prompts(plan: Plan, label: str, complete: Complete, task_setup: Tas
     return plan.table(f"{label}/prompts.shuffled", Shuffle(), tokens, seed=seed)
 
 
+def check_learns(policy: Node, next: str) -> None:
+    """`ConfigError` where `policy` is a model whose weights are not here: answers are drawn by the network in training
+    itself, and no server or engine is given its weights as they change.
+    """
+    if policy.opened_by == "checkpoint":
+        return
+    raise ConfigError(
+        "wrong-kind",
+        f"{printable(policy.url, 200)} ({backend_of(policy).form}) has no weights here, and a policy that learns "
+        "online draws its answers with the weights that it trains",
+        expected="a checkpoint, or a Hugging Face folder",
+        found=policy.opened_by,
+        kept="nothing was started",
+        next=next,
+    )
+
+
 def rewarded(
     complete: Complete, prompts: Node, task_setup: TaskSetup, rewarding: str, column: str = "reward"
 ) -> tuple[tuple[Op, ...], dict[str, Node]]:

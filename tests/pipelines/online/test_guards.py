@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datakit.label import GroupAdvantage
+from datakit.label import GroupAdvantage, Weighted
 from datakit.online import StepAgreement, StepLogprobs
 from datakit.tokenize import Drawn
 from pipelines.online import config
@@ -121,8 +122,28 @@ def test_the_highest_reward_is_known_after_a_resumption(folder: Path, tmp_path: 
     for name in ("at once", "again"):
         given = guarded(folder, str(tmp_path / name), max_reward_drop=bound)
         for _ in range(1 if name == "at once" else 2):
-            with pytest.raises(HealthError, match=f"reward of the answers of step {first + 1} is"):
+            with pytest.raises(HealthError, match=f"reward of the answers of step {first + 1} is") as caught:
                 execute(given)
+            [place] = (given.run.paths.folder / "rollouts").glob(f"step={first + 1:06d}-????????.answers")
+            rows = Dataset.open(str(place)).read()
+            lowest = rows["sample_id"][int(np.argmin(rows["reward"].to_pylist()))].as_py()
+            assert caught.value.slug == "guard-reward" and f"farthest off {lowest}, " in caught.value.found
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_and_names_the_rows(folder: Path, tmp_path: Path) -> None:
+    """Advantages that float32 holds, and a gradient of theirs that it does not."""
+    given = runs.online_run(
+        folder, str(tmp_path / "huge"), rows=(Drawn(), GroupAdvantage(scale="none")), algorithm="policy_gradient",
+    )  # fmt: skip
+    huge = settings_of((Weighted(weights=(("reward", 3e36),)),))
+    given = replace(given, step=replace(given.step, answers=(*given.step.answers, *huge)))
+    with pytest.raises(HealthError, match="the gradient of step 1 is") as caught:
+        execute(given)
+    [place] = (given.run.paths.folder / "rollouts").glob("step=000001-????????")
+    learnt = Dataset.open(str(place)).read()["sample_id"].to_pylist()
+    named = json.loads((given.run.paths.folder / "unhealthy.json").read_text())
+    assert named["what"] == "gradient" and sorted(named["rows"]) == sorted(learnt)
+    assert caught.value.slug == "not-finite" and any(name in caught.value.found for name in learnt)
 
 
 def test_log_probabilities_of_another_network_are_noticed(

@@ -109,6 +109,17 @@ def test_a_verifier_puts_its_verdict_into_the_reward(tmp_path: Path) -> None:
     assert isinstance(prompts, Table) and (prompts.op.name, prompts.seed) == ("blend.shuffle", 3)
 
 
+@pytest.mark.parametrize("kind", [Grpo, Ppo])
+@pytest.mark.parametrize("model", ["http://127.0.0.1:9/v1#policy", "parrot:hello"])
+def test_a_policy_whose_weights_are_elsewhere_is_refused(kind: Any, model: str, tmp_path: Path) -> None:
+    given = own(tmp_path, model=model, verifier='{"kind": "number"}')
+    with pytest.raises(ConfigError, match="has no weights here, and a policy that learns online draws") as caught:
+        planned(kind, tmp_path, **given)
+    error = caught.value
+    assert (error.slug, error.next, error.kept) == ("wrong-kind", "--own-model FOLDER", "nothing was started")
+    assert error.expected and error.found
+
+
 def test_without_a_reward_nothing_is_planned(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the setup own has no reward") as caught:
         planned(Grpo, tmp_path, **own(tmp_path))
