@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 
 from datakit.op import Context, LabelResult
 from datakit.template import Chat
-from datakit.templating import learnt, sandbox, segments
+from datakit.templating import learnt, render, sandbox, segments
 from datakit.templating.sandbox import Conversation, Rendered, Sandbox
 from schemas import MESSAGES
 from schemas.errors import DataError
@@ -82,7 +83,8 @@ def test_white_space_around_contents_is_looked_for_in_one_pass() -> None:
     assert segments._strips(Rendered(text), (*contents, "\ue00016000\ue001"))[2]
 
 
-def test_a_template_that_is_slow_for_one_row_rejects_that_row() -> None:
+def test_a_template_that_is_slow_for_one_row_rejects_that_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "Sandbox", partial(Sandbox, seconds=0.4))
     made = templated(Chat(template=SLOW_AT_FOUR), turns(2), turns(4), turns(3))
     assert isinstance(made, LabelResult)
     assert made.kept.reason.to_pylist() == ["", "template-limit", ""]
