@@ -16,7 +16,7 @@ from datakit.clients import Sampling
 from schemas.manifest import Manifest
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.inference import generator
-from trainers.engine.inference.answer_texts import StopTexts
+from trainers.engine.inference.answer_texts import StopTexts, anchor
 
 VOCABULARY = 520
 """A few rows more than the tokenizer has tokens, as padded networks have."""
@@ -145,7 +145,7 @@ def test_what_generation_config_names_ends_an_answer_too(folder: Path) -> None:
 
 
 def test_an_answer_keeps_the_blank_that_parts_it_from_its_prompt(stories: Tokenizer) -> None:
-    first, lead = generator.anchor(stories)
+    first, lead = anchor(stories)
     for prompt, answer in (("One day", " Lily went home."), ("play", "ed a game"), ("He said", ': "yes"')):
         whole = stories.encode(prompt + answer, add_special_tokens=False).ids
         ids = whole[len(stories.encode(prompt, add_special_tokens=False).ids) :]
