@@ -25,7 +25,7 @@ VERBS = {
 }
 """The command that runs an operation of a family by its name."""
 
-_STAGES = ("stages", "curation", "models", "images")
+_STAGES = ("stages", "evaluation", "curation", "models", "images")
 
 Lines = Sequence[tuple[str, str, str]]
 """Name, kind, and what it is in a sentence."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from datakit.clients.protocols import TokenModel, no_client
 from datakit.columns.token_lists import answered, finite_rows
-from datakit.op import Capability, Context, Read, Result
+from datakit.op import BYTES_PER_TOKEN, Capability, Context, Read, Result, Size
 from schemas import IDS, Column, Schema
 from schemas.errors import ConfigError, DataError
 
@@ -56,6 +56,10 @@ class KnownLogprobs(Read):
     def __post_init__(self) -> None:
         if self.longest < 2:
             raise ConfigError("bad-setting", f"{self.name}: longest {self.longest}", expected="longest >= 2")
+
+    def grown(self, given: Size) -> Size:
+        rows = len(TEXTS)
+        return Size(rows, rows * self.longest * BYTES_PER_TOKEN)
 
     @property
     def asks(self) -> frozenset[Capability]:

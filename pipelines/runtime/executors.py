@@ -54,7 +54,7 @@ def meeting_place(root: str) -> str:
             expected="a folder on a shared file system as [quiver] root",
             found=shown(root),
             kept="nothing was started",
-            next="--quiver-root FOLDER, or --quiver-executor local",
+            next="--quiver-executor local",
         )
     return os.path.join(os.path.abspath(root), "_slurm")
 

@@ -146,7 +146,8 @@ def _bare(word: re.Match[str]) -> str:
     address, start = word.group(), word.group().find("://")
     if start < 0:
         return address
-    address = _USERINFO.sub("://", address)
+    end = address.rfind("@") + 1  # behind the last one nothing is looked for, so that looking stays linear
+    address = _USERINFO.sub("://", address[:end]) + address[end:]
     query = address.find("?", start)
     return address if query < 0 else address[:query]
 

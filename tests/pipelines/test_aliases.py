@@ -17,6 +17,7 @@ from datakit.io import Reversal
 from datakit.tokenize import Train as TrainTokenizer
 from pipelines.commands import models, stages
 from pipelines.commands.command import Command
+from pipelines.commands.evaluation import Evaluate
 from pipelines.graph.plan import Plan
 from pipelines.runtime import settings
 from pipelines.setups.digits import digits
@@ -28,7 +29,7 @@ SHAPE = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention
 
 PAIRS: dict[str, tuple[Callable[..., Command], dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "Generate": (stages.Generate, {"prompts": "prompts.jsonl"}, {"model": "model"}, {"policy": "model"}),
-    "Evaluate": (stages.Evaluate, {"prompts": "prompts.jsonl"}, {"model": "model"}, {"policy": "model"}),
+    "Evaluate": (Evaluate, {"prompts": "prompts.jsonl"}, {"model": "model"}, {"policy": "model"}),
     "Label": (stages.Label, {"data": "rows.jsonl", "op": "reward"}, {"model": "judge"}, {"reward_model": "judge"}),
     "ExportModel": (
         models.ExportModel,

@@ -17,6 +17,7 @@ from datakit.template import Chat
 from datakit.tokenize import Mask
 from pipelines.commands import stages
 from pipelines.commands.command import Command
+from pipelines.commands.evaluation import Evaluate
 from pipelines.graph.limits import check_rows
 from pipelines.graph.node import Node
 from pipelines.graph.nodes import Table
@@ -43,7 +44,7 @@ def goals(**more: Any) -> list[Command]:
     """Every command that templates for the model."""
     return [
         stages.Generate(model="model", prompts="prompts.jsonl", **more),
-        stages.Evaluate(model="model", prompts="prompts.jsonl", **more),
+        Evaluate(model="model", prompts="prompts.jsonl", **more),
         stages.Label(data="rows.jsonl", op="reward", model="judge", **more),
         stages.Label(data="rows.jsonl", op="logprobs", model="model", **more),
         stages.Template(data="rows.jsonl", op="chat", tokenizer="model", **more),
@@ -162,7 +163,7 @@ def test_answers_take_half_of_what_small_models_read_unless_it_is_said(
 
 def test_answers_take_half_of_a_max_length_that_is_less_than_the_usual_answer(place: Path) -> None:
     asking: dict[str, Any] = {"model": "model", "prompts": "prompts.jsonl"}
-    for kind in (stages.Generate, stages.Evaluate):
+    for kind in (stages.Generate, Evaluate):
         assert answers(kind(**asking, max_length=40).build(Plan("data"))) == {(20, 20)}
         assert answers(kind(**asking).build(Plan("data"))) == {(32, None)}, "half of the 64 positions of the model"
         with pytest.raises(ConfigError, match="answers of 40 tokens leave no room"):
@@ -173,7 +174,7 @@ def bounded(**more: Any) -> list[Command]:
     asking = {"model": "model", "prompts": "prompts.jsonl", "max_new_tokens": 16, **more}
     return [
         stages.Generate(**asking),
-        stages.Evaluate(**asking, reward_model="judge"),
+        Evaluate(**asking, reward_model="judge"),
         stages.Label(data="rows.jsonl", op="reward", model="judge", **more),
         stages.Label(data="rows.jsonl", op="logprobs", model="model", **more),
     ]

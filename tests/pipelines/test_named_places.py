@@ -16,6 +16,7 @@ from pipelines import recipes
 from pipelines.cli.known_commands import commands
 from pipelines.commands import curation, stages
 from pipelines.commands.command import Command
+from pipelines.commands.evaluation import Evaluate
 from pipelines.commands.files import ReadsFiles
 from pipelines.graph.nodes import Existing, Table
 from pipelines.graph.order import ordered
@@ -117,7 +118,7 @@ def reading_commands(dialogue: str) -> list[Command]:
     return [
         stages.Import(files="rows.jsonl", columns=answered, **more),
         stages.Generate(**asked, max_new_tokens=8, **more),
-        stages.Evaluate(**asked, max_new_tokens=8, **more),
+        Evaluate(**asked, max_new_tokens=8, **more),
         stages.Label(**rows, **length, **more),
         stages.Filter(**rows, format="completions", op="where", params={"predicate": "id > 6"}, **more),
         stages.Measure(**rows, op="mean", params={"columns": ["id"]}, **more),

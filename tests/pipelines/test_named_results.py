@@ -87,7 +87,7 @@ def test_a_name_of_another_kind_is_no_answer(results: Plan) -> None:
     assert not place_of_name(results.root, "my-model", "checkpoint", "dataset"), "something lies there"
 
 
-@pytest.mark.parametrize("scheme", ["vllm", "hf", "s3"])
+@pytest.mark.parametrize("scheme", ["mlx", "hf", "s3"])
 def test_a_scheme_of_no_backend_leads_to_the_folder_behind_it(
     scheme: str, results: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from datakit.registry import OPS
 from datakit.template import Chat, Fit, Rendering, RewardPrompt
 from pipelines.commands import stages
 from pipelines.commands.command import Command, written_otherwise
+from pipelines.commands.evaluation import Evaluate
 from pipelines.graph.node import Node
 from pipelines.graph.nodes import Existing, Table
 from pipelines.graph.plan import Plan
@@ -44,7 +45,7 @@ def templating(wanted: Sequence[Node]) -> list[dict[str, Any]]:
 def test_every_command_that_templates(place: Path) -> None:
     goals: list[Command] = [
         stages.Generate(policy="model", prompts="prompts.jsonl", stop=["END"], **ASKED),
-        stages.Evaluate(policy="model", prompts="prompts.jsonl", reward_model="judge", stop=["END"], **ASKED),
+        Evaluate(policy="model", prompts="prompts.jsonl", reward_model="judge", stop=["END"], **ASKED),
         stages.Template(data="rows.jsonl", op="chat", tokenizer="model", **ASKED),
         stages.Label(data="rows.jsonl", op="reward", reward_model="judge", **ASKED),
     ]
@@ -93,6 +94,7 @@ def dated() -> Iterator[None]:
 OTHERS = [name for name, kind in OPS.items() if name.startswith("template.") and kind not in (Chat, RewardPrompt, Fit)]
 
 NEEDED: dict[str, dict[str, Any]] = {
+    "template.few_shot": {"count": 2},
     "template.question": {"answers": ["first", "second"]},
     "template.turns": {"turns": [{"role": "user", "content": "{response}"}]},
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -136,7 +137,7 @@ def outcome(given: OnlineRun) -> dict[str, Any]:
     lines = [json.loads(line) for line in (run.paths.folder / "metrics.jsonl").read_text().splitlines()]
     curve = [{name: value for name, value in line.items() if name not in online.TIMES} for line in lines]
     kept = sorted((run.paths.folder / "rollouts").iterdir())
-    manifests = {place.name.partition("-")[0] + place.suffix: manifest_of(str(place)) for place in kept}
+    manifests = {re.sub("-[0-9a-f]{8}", "", place.name): manifest_of(str(place)) for place in kept}
     digests = {name: one.content_digest for name, one in manifests.items() if one is not None}
     assert len(digests) == len(kept)
     return {"curve": curve, "facts": plain(manifest.facts), "rollouts": digests}
