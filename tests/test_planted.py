@@ -69,7 +69,7 @@ def ran(folder: Path, command: list[str], **more: str) -> tuple[subprocess.Compl
     return done, mark.read_text() if mark.exists() else ""
 
 
-@pytest.mark.parametrize("module", [late("adopt"), "export", late("merge"), "run", "launch", "launch.spawn"])
+@pytest.mark.parametrize("module", ["run", "launch.spawn", *map(late, ("adopt", "export", "merge", "launch"))])
 def test_a_module_of_ours_run_as_a_command(folder: Path, module: str) -> None:
     """Without `-P`: Python puts the folder first, and we take it out before the first import."""
     arguments = {"run": ["x.json"], "launch": ["x.json"], "launch.spawn": ["1", "trainers.run", "x.json"]}

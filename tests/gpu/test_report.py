@@ -76,6 +76,7 @@ def test_a_dry_run_holds_engines_against_our_own_network_and_says_which_are_not_
         assert line["agrees"] is True and line["rows"] == 4 and line["given_greatest"] < 1e-4, line
 
 
+@pytest.mark.slow
 def test_an_error_stays_in_its_place_and_the_next_task_goes_on() -> None:
     model = NETWORKS["llama"]
     task = {"do": "train", "algorithm": "sft", "model": model, "vocabulary": 512, "lengths": [9], "steps": 1}

@@ -275,6 +275,7 @@ def test_a_model_travels_to_its_worker_by_name(plan: Plan) -> None:
     assert client.concurrency == Parrot.placement.concurrency == 4
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_opened_with_the_threads_of_its_placement(tmp_path: Path) -> None:
     import torch
 

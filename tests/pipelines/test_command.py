@@ -15,6 +15,7 @@ from commands import PATH, ROOT, alive_in, digests, luigi, started, while_runnin
 from tests.tail import late
 
 
+@pytest.mark.slow
 def test_the_users_configuration_wins_over_ours_and_the_command_line_over_both(tmp_path: Path) -> None:
     (tmp_path / "luigi.cfg").write_text("[quiver]\nroot = elsewhere\nprocesses = 1\n")
     (tmp_path / "more.cfg").write_text("[quiver]\nroot = third\n")

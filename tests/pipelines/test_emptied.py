@@ -43,6 +43,7 @@ def test_rows_that_a_filter_leaves_out_and_rows_that_are_left_are_no_fault(tmp_p
     check_emptied(behind, "--max-length")
 
 
+@pytest.mark.slow
 def test_a_recipe_whose_rows_are_all_too_long_trains_nothing(tmp_path: Path) -> None:
     """The first command, and the same one again; the flag that it names lets every row in."""
     pages.model(tmp_path / "model")

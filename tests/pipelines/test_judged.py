@@ -57,6 +57,7 @@ def transcript(question: str, answer: str) -> str:
     return f"<extra_id_0>System\nBe brief.\n<extra_id_1>User\n{question}\n<extra_id_1>Assistant\n{answer}\n<extra_id_2>"
 
 
+@pytest.mark.slow
 def test_judged_answers_become_a_reward_model(tmp_path: Path) -> None:
     lines = [{"text": transcript(question, answer), "label": label} for question, answer, label in JUDGED]
     (tmp_path / "judged.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

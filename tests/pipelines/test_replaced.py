@@ -69,6 +69,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_filter_over_rewards_that_were_made_anew_is_not_there_already(tmp_path: Path) -> None:
     (tmp_path / "chance.py").write_text(CHANCE)
     (tmp_path / "program.py").write_text(PROGRAM)

@@ -60,6 +60,7 @@ def test_the_glob_of_a_result_matches_no_other_stage(recipe: type[AlignmentItera
     assert caught(nodes) == []
 
 
+@pytest.mark.slow
 def test_the_glob_of_answers_reads_answers_alone(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     tiny.write("llama", tmp_path / "hf")

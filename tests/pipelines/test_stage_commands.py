@@ -146,6 +146,7 @@ def test_own_rows_become_tokens_by_following_the_errors(tmp_path: Path) -> None:
     assert not any("It is" in text for text in questions["text"].to_pylist())
 
 
+@pytest.mark.slow
 def test_a_template_that_closes_no_turn_is_reported_with_its_share(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     open_ended = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}"

@@ -16,6 +16,7 @@ from schemas.errors import DataError
 from schemas.store.owner import Owner
 from tests.security.fuzz import batch, fuzz, main, mutated, outcome, report, tried
 from tests.security.fuzz_targets import Target, targets
+from tests.tail import late
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("manifest", "owner", "run", "safetensors", "torch-index", "tokenizer", "config", "sentencepiece", "rows-jsonl")
@@ -43,7 +44,7 @@ for name, target in targets().items():
 
 
 @pytest.mark.parametrize(
-    "program", [SHORT_RUN, VALID_SEEDS], ids=["a-short-run-finds-nothing", "valid-seeds-are-taken"]
+    "program", [late(SHORT_RUN, id="a-short-run-finds-nothing"), pytest.param(VALID_SEEDS, id="valid-seeds-are-taken")]
 )
 def test_in_a_process_of_its_own(tmp_path, program):
     """Forks of the fuzzer copy none of what pytest and other tests have loaded, threads of libraries above all."""

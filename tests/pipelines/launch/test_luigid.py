@@ -63,6 +63,7 @@ def test_two_commands_share_the_work(tmp_path: Path, scheduler: list[str]) -> No
     assert digests(alone) == digests(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_fault_has_its_code_through_a_scheduler_too(tmp_path: Path, scheduler: list[str]) -> None:
     done = luigi(tmp_path, "Toy", "--fail", "--workers", "2", *scheduler)
     assert done.returncode == 10, done.stderr

@@ -72,7 +72,7 @@ def test_which_steps_stay(keep: KeepRollouts, steps: list[int]) -> None:
     assert [step for step in range(-1, 8) if keep.stays(step, 7)] == steps
 
 
-@pytest.mark.parametrize("keep", [TWO, KeepRollouts(every=2), KeepRollouts(last=1, every=3)])
+@pytest.mark.parametrize("keep", [KeepRollouts(last=1, every=3), late(TWO), late(KeepRollouts(every=2))])
 def test_a_run_learns_the_same_whatever_stays(keep: KeepRollouts, folder: Path, tmp_path: Path) -> None:
     whole = runs.online_run(folder, "all stays")
     if not (folder / "all stays").exists():
@@ -84,7 +84,7 @@ def test_a_run_learns_the_same_whatever_stays(keep: KeepRollouts, folder: Path, 
     assert there(whole) == of_steps(1, 2, 3, 4, 5)
 
 
-@pytest.mark.parametrize(("call", "when"), [(8, "after"), (9, "before"), late(5, "before"), late(10, "after")])
+@pytest.mark.parametrize(("call", "when"), [(8, "after"), late(9, "before"), late(5, "before"), late(10, "after")])
 def test_nothing_that_a_save_needs_goes_and_nothing_is_drawn_twice(
     call: int, when: str, folder: Path, tmp_path: Path
 ) -> None:
@@ -104,6 +104,7 @@ def test_nothing_that_a_save_needs_goes_and_nothing_is_drawn_twice(
     assert runs.outcome(given) == runs.outcome(whole) and there(given) == there(whole) == of_steps(5)
 
 
+@pytest.mark.slow
 def test_the_older_of_two_saves_is_gone_on_from_without_a_draw_of_before(folder: Path, tmp_path: Path) -> None:
     given, whole = (keeping(folder, str(tmp_path / name), KeepRollouts(last=1)) for name in ("cut", "whole"))
     execute(whole)
@@ -115,7 +116,7 @@ def test_the_older_of_two_saves_is_gone_on_from_without_a_draw_of_before(folder:
     assert len(again) == 2 and runs.outcome(given) == runs.outcome(whole), "the last chunk of step 5 alone is drawn"
 
 
-@pytest.mark.parametrize("at", ["rename", "rows", "other half"])
+@pytest.mark.parametrize("at", ["rows", late("rename"), late("other half")])
 def test_a_kill_while_rollouts_go_leaves_no_half_of_one(
     at: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +159,7 @@ def test_what_is_needed_again_after_all_is_drawn_again(folder: Path, tmp_path: P
     assert runs.outcome(given) == runs.outcome(whole) and there(given) == of_steps(5)
 
 
-@pytest.mark.parametrize("made", ["critic", late("lagged"), late("updates")])
+@pytest.mark.parametrize("made", [late("critic"), late("lagged"), late("updates")])
 def test_warmups_and_steps_of_several_updates_go_too(made: str, folder: Path, tmp_path: Path) -> None:
     def given(name: str, keep: KeepRollouts) -> OnlineRun:
         kinds: dict[str, Any] = {
@@ -176,6 +177,7 @@ def test_warmups_and_steps_of_several_updates_go_too(made: str, folder: Path, tm
     assert there(cut) == of_steps(6 if made == "lagged" else 5)
 
 
+@pytest.mark.slow
 def test_the_highest_reward_is_known_of_steps_that_are_gone(folder: Path, tmp_path: Path) -> None:
     """A bound breaks at the same step in a run that goes on behind the highest reward, whose rows are no longer."""
     bound, least = {"max_reward_drop": 0.0}, KeepRollouts(last=1)
