@@ -3,7 +3,8 @@
     job              what is to be done, pickled, behind its SHA-256
     script.sh        what Slurm was given
     logs/PLACE.log   what a task says
-    claims/PIECE     the place of the task that has taken this piece: created by one alone
+    tasks/PLACE      the place of a task
+    claims/PIECE     a link to that of the task that has taken this piece: one alone can make it
     done/PIECE       what came of it, pickled, whole or not there
     signs/PLACE      what a task is at, every second
     ask/PLACE        asks a task for the stacks of its threads, which it puts into stacks/PLACE
@@ -29,7 +30,7 @@ from datakit.run.work import Job
 from schemas.errors import IntegrityError, QuiverError
 from schemas.store.ownfiles import read_verified, replace_file, replace_verified
 
-PARTS = ("logs", "claims", "done", "signs", "ask", "stacks")
+_PARTS = ("logs", "tasks", "claims", "done", "signs", "ask", "stacks")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class ArrayFolder:
 
     def begin(self, job: Job) -> None:
         """Make what is in it. Raises what pickling raises."""
-        for part in PARTS:
+        for part in _PARTS:
             (self.path / part).mkdir(mode=0o700)
         replace_verified(self.path / "job", bytes(ForkingPickler.dumps(job)))
         self.live(0)
@@ -77,12 +78,13 @@ class ArrayFolder:
 
     def claim(self, piece: int, place: str) -> bool:
         """Take a piece; False where another has it."""
+        named = self.path / "tasks" / place
+        if not named.exists():
+            replace_file(named, place)
         try:
-            handle = os.open(self.path / "claims" / str(piece), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.link(named, self.path / "claims" / str(piece))  # there at once with its content, or not at all
         except FileExistsError:
             return False
-        with os.fdopen(handle, "w") as file:
-            file.write(place)
         return True
 
     def claims(self) -> Mapping[int, str]:

@@ -7,6 +7,7 @@ again: the shard that it left is written over by the same bytes, and what was pa
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import time
@@ -115,6 +116,7 @@ class _Arrays:
         self.done: dict[int, int] = {}
         self.lost = Counter[int]()
         self._polled, self._over, self._replaced = time.monotonic(), dict[str, float](), set[str]()
+        self._signs_of_life = itertools.count(1)
         try:
             folder.begin(job)
         except QuiverError:
@@ -131,10 +133,8 @@ class _Arrays:
 
     def pieces(self) -> Iterator[list[Done]]:
         """The finished pieces; raises what a task tells."""
-        count = 0
         while len(self.done) < self.job.tasks:
-            count += 1
-            self.folder.live(count)
+            self._live()
             yield from self._finished()
             self._look()
             busy = {place: sign.piece for place, sign in self.signs.items() if sign.piece not in self.done}
@@ -147,6 +147,10 @@ class _Arrays:
         """End all tasks at once, whatever they are at."""
         if self.numbers:
             slurm.called("scancel", *self.numbers)
+
+    def _live(self) -> None:
+        """Let the tasks know that somebody waits: they leave where they do not hear of it for long."""
+        self.folder.live(next(self._signs_of_life))
 
     def _finished(self) -> Iterator[list[Done]]:
         for piece, (rows, came) in sorted(self.folder.finished(self.done).items()):
@@ -174,7 +178,7 @@ class _Arrays:
         states = {
             f"{number}_{place}": state
             for number in self.numbers
-            for place, state in slurm.states_of(number, name, poll, array=True).items()
+            for place, state in slurm.states_of(number, name, poll, array=True, on_wait=self._live).items()
         }
         living = [place for place, state in states.items() if state not in slurm.OVER]
         left = {p: place for p, place in self.folder.claims().items() if p not in self.done and place not in living}

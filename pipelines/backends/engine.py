@@ -83,6 +83,11 @@ class Loading(NamedTuple):
     memory: float
     draws: bool
 
+    @property
+    def dtype(self) -> str:
+        """The precision by torch's name, which is the engines', too."""
+        return {"fp32": "float32", "bf16": "bfloat16"}[self.precision]
+
 
 class Engine(Backend):
     """Base of the engines: a subclass says which library it is, and loads a folder with it."""

@@ -16,7 +16,6 @@ from pipelines.backends.engine import Engine, Loading
 from pipelines.engines.client import Draw, Drawn
 from pipelines.graph.backend import register
 
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _QUIET = {"TRTLLM_NO_USAGE_STATS": "1", "TELEMETRY_DISABLED": "1", "TLLM_LOG_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1"}
 """Nothing is reported or fetched."""
 
@@ -49,7 +48,7 @@ class Trtllm(Engine):
             model=asked.folder,
             tokenizer=asked.folder,
             trust_remote_code=False,
-            dtype=_DTYPES[asked.precision],
+            dtype=asked.dtype,
             tensor_parallel_size=asked.tensor,
             max_seq_len=asked.longest,
             kv_cache_config=kept,

@@ -17,7 +17,6 @@ from pipelines.engines.client import Draw, Drawn
 from pipelines.graph.backend import register
 from schemas.errors import ConfigError
 
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _COLDEST, _HOTTEST = 0.01, 2.0
 """vLLM draws at 0.01 what it is asked to draw below, and refuses what is above 2."""
 
@@ -53,7 +52,7 @@ class Vllm(Engine):
                 tokenizer=asked.folder,
                 trust_remote_code=False,
                 load_format="safetensors",
-                dtype=_DTYPES[asked.precision],
+                dtype=asked.dtype,
                 tensor_parallel_size=asked.tensor,
                 max_model_len=asked.longest,
                 gpu_memory_utilization=asked.memory,

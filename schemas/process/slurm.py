@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from schemas.errors import ConfigError, ServiceError, printable
@@ -58,9 +58,11 @@ def state_of(number: str, what: str, poll_seconds: float) -> str:
     return states_of(number, what, poll_seconds).get(_WHOLE, "")
 
 
-def states_of(number: str, what: str, poll_seconds: float, *, array: bool = False) -> Mapping[str, str]:
-    """The states of job `number`, of an array by place; those it does not know any more are missing. `ServiceError`
-    where Slurm says nothing for ten minutes.
+def states_of(
+    number: str, what: str, poll_seconds: float, *, array: bool = False, on_wait: Callable[[], None] = lambda: None
+) -> Mapping[str, str]:
+    """The states of job `number`, of an array by place; those it does not know any more are missing. While Slurm does
+    not answer, `on_wait` is called before it is asked again; `ServiceError` where it says nothing for ten minutes.
     """
     place = ["--array", "--format=%K %T"] if array else ["--format=%T"]
     until = time.monotonic() + _SILENCE_SECONDS
@@ -79,6 +81,7 @@ def states_of(number: str, what: str, poll_seconds: float, *, array: bool = Fals
                 kept="the job, if it runs: the same command waits for it again",
                 next="run the same command again",
             )
+        on_wait()
         time.sleep(poll_seconds)
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from pipelines.runtime.executors import meeting_place
 from schemas import PROMPTS
 from schemas.errors import ConfigError, DataError, IntegrityError, ServiceError, WorkerError
 from tests.datakit.fakes import Dies, Fails, generator, prompts
-from tests.executors.program import STAGES, DiesOnce, put
+from tests.executors.program import STAGES, DiesOnce, Slow, put
 from tests.pipelines.launch.processes import SLURM, alive, fake_slurm
 
 GOLDEN = Path(__file__).parent / "array.sh"
@@ -140,6 +141,39 @@ def test_what_slurm_says_reaches_the_user(tmp_path: Path, slurm: OnSlurm, monkey
     with pytest.raises(ConfigError, match="sbatch cannot be found"):
         apply(Length(column="prompt_id"), given, str(tmp_path / "out"), executor=slurm)
     assert os.listdir(slurm.folder) == []
+
+
+def test_tasks_know_that_somebody_waits_while_slurm_says_nothing(tmp_path: Path, slurm: OnSlurm) -> None:
+    """As long as it may (ten minutes) they would not wait for it."""
+    squeue, there = tmp_path / "bin" / "squeue", (tmp_path / "bin" / "squeue").read_text()
+    (tmp_path / "squeue").write_text(there)
+    squeue.write_text(
+        f"#!/bin/bash\ncat {slurm.folder}/array-*/alive >> {tmp_path}/seen; echo >> {tmp_path}/seen\n"
+        f'[ $(wc -l < {tmp_path}/seen) -gt 4 ] && exec bash {tmp_path}/squeue "$@"\nexit 1\n'
+    )
+    given = put(PROMPTS.example(4), str(tmp_path / "given"), 2)
+    slow = Slow(column="prompt_id")
+    assert apply(slow, given, str(tmp_path / "out"), executor=slurm).num_rows == 4
+    seen = [int(line) for line in (tmp_path / "seen").read_text().split()][:5]
+    assert len(seen) == 5 and seen == sorted({*seen})
+
+
+def test_a_piece_is_claimed_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that is killed between two of its calls leaves no claim of nobody."""
+    folder = ArrayFolder(tmp_path)
+    for part in ("claims", "tasks"):
+        (tmp_path / part).mkdir()
+    assert folder.claim(1, "41_0") and not folder.claim(1, "41_1") and folder.claim(2, "41_1")
+    assert folder.claims() == {1: "41_0", 2: "41_1"}
+    for name in ("link", "fdopen", "replace"):
+        with monkeypatch.context() as killed, suppress(KeyboardInterrupt):
+            killed.setattr(os, name, _killed)
+            folder.claim(3, f"41_{name}")
+        assert "" not in folder.claims().values(), name
+
+
+def _killed(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_task_that_nobody_waits_for_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
