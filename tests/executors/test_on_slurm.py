@@ -165,10 +165,10 @@ def test_a_piece_is_claimed_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
         (tmp_path / part).mkdir()
     assert folder.claim(1, "41_0") and not folder.claim(1, "41_1") and folder.claim(2, "41_1")
     assert folder.claims() == {1: "41_0", 2: "41_1"}
-    for name in ("link", "fdopen", "replace"):
+    for piece, name in enumerate(("link", "fdopen", "replace"), 3):
         with monkeypatch.context() as killed, suppress(KeyboardInterrupt):
             killed.setattr(os, name, _killed)
-            folder.claim(3, f"41_{name}")
+            folder.claim(piece, f"41_{name}")
         assert "" not in folder.claims().values(), name
 
 
